@@ -1,0 +1,54 @@
+# The two commands: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+ROOMS := traces analysis engine loadgen reports dashboards cli
+CODE := $(ROOMS) tests benchmarks examples
+
+.PHONY: demo test check format lint types contract docs lock clean
+
+demo: .venv/core
+	$(BIN)/servescope demo
+
+test: .venv/dev
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+check: format lint types contract test docs
+
+format: .venv/dev
+	$(BIN)/ruff format --check $(CODE)
+
+lint: .venv/dev
+	$(BIN)/ruff check $(CODE)
+
+types: .venv/dev
+	mkdir -p .cache && ln -sfn .. .cache/servescope && $(BIN)/mypy
+
+contract: .venv/dev
+	$(BIN)/lint-imports
+
+docs: .venv/dev
+	$(BIN)/mkdocs build --strict --quiet
+
+# Everything below .venv is made from pyproject.toml and constraints.txt, and remade when they change.
+.venv/core: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("servescope needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/dev: .venv/core
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	touch $@
+
+# Renew the lock: resolve the newest versions that pyproject.toml allows, in a throw-away environment.
+lock:
+	rm -rf .venv/lock && $(PYTHON) -m venv .venv/lock
+	.venv/lock/bin/python -m pip install --quiet --upgrade pip
+	.venv/lock/bin/python -m pip install --quiet --group dev .
+	{ echo '# Pinned by "make lock": what make demo, make test and CI install.'; \
+	  .venv/lock/bin/python -m pip freeze --all --exclude servescope; } > constraints.txt
+	rm -rf .venv/lock
+
+clean:
+	rm -rf .venv .cache build dist site *.egg-info

@@ -1,0 +1,21 @@
+"""Trace formats, the canonical table and the run directory."""
+
+from servescope.traces.catalog import BUNDLED, load
+from servescope.traces.errors import ServescopeError
+from servescope.traces.quality import Quality, inspect
+from servescope.traces.run import Run, RunInfo
+from servescope.traces.sessions import infer_sessions
+from servescope.traces.trace import Provenance, Trace
+
+__all__ = [
+    "BUNDLED",
+    "Provenance",
+    "Quality",
+    "Run",
+    "RunInfo",
+    "ServescopeError",
+    "Trace",
+    "infer_sessions",
+    "inspect",
+    "load",
+]
