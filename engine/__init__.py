@@ -1,0 +1,45 @@
+"""An emulated LLM serving engine with pluggable scheduling policies.
+
+The HTTP server is `servescope.engine.http`: importing this package does not load it.
+"""
+
+from servescope.engine.catalog import Gpu, Model, find_gpu, find_model, gpus, models
+from servescope.engine.engine import Counters, Deadlock, Engine, Refused, Step, emulate
+from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks
+from servescope.engine.policy import Batch, System, View
+from servescope.engine.request import Request, Status
+from servescope.engine.step_time import Load, Overhead, StepTime
+from servescope.engine.systems import SYSTEMS, installed_systems, make_system
+from servescope.engine.virtual import Source, run
+
+__all__ = [
+    "BLOCK_TOKENS",
+    "SYSTEMS",
+    "Batch",
+    "BlockPool",
+    "Counters",
+    "Deadlock",
+    "Engine",
+    "Gpu",
+    "Load",
+    "Model",
+    "Overhead",
+    "Refused",
+    "Request",
+    "Source",
+    "Status",
+    "Step",
+    "StepTime",
+    "System",
+    "View",
+    "blocks_for",
+    "emulate",
+    "find_gpu",
+    "find_model",
+    "gpus",
+    "installed_systems",
+    "kv_blocks",
+    "make_system",
+    "models",
+    "run",
+]

@@ -40,7 +40,7 @@ BUNDLED = {
     "mooncake:sample": Bundled(
         "mooncake_synthetic.jsonl.gz",
         "mooncake",
-        "Mooncake synthetic trace rows 2432-2921: two minutes of long prompts that share prefixes",
+        "Mooncake synthetic trace rows 3210-3684: two minutes of long prompts that share prefixes",
     ),
     "mooncake:conversation": Bundled(
         "mooncake_conversation.jsonl.gz", "mooncake", "Mooncake conversation trace rows 1-400"
@@ -49,10 +49,10 @@ BUNDLED = {
 
 
 def load(source: str | Path, *, format: str | None = None) -> Trace:
-    """Read a trace: a bundled name (`burstgpt:sample`), a file of any known format, or a run directory.
+    """Read a trace: a bundled name (`burstgpt:sample`), a file, or a run directory.
 
-    The format is recognised by content unless `format` names it. Raises NotATrace for what is
-    neither, and BadRow for a file whose rows make no sense.
+    The format of a file is recognised by content unless `format` names it. Raises NotATrace for
+    what is none of these, and BadRow for a file whose rows make no sense.
     """
     text = str(source)
     if text in BUNDLED:

@@ -1,4 +1,4 @@
-"""A run: a directory that holds what was asked, what was planned, what came back and how sure that is.
+"""A run: a directory that holds what was asked, what was planned, and what came back.
 
     experiment.toml   what was asked
     run.json          versions, host, seeds, probe, validity, doubts
@@ -67,11 +67,7 @@ class Run:
         cls, path: Path, experiment: dict[str, Any], plan: pl.DataFrame, info: RunInfo
     ) -> Run:
         """Make a new run directory; raises OutputExists if there is anything at `path`."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise OutputExists(
-                f"{path} exists already and is not empty.",
-                "Choose another --out, or remove it first; a run is never overwritten.",
-            )
+        refuse_taken(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         run._write("experiment.toml", tomli_w.dumps(experiment).encode())
@@ -108,13 +104,15 @@ class Run:
     @cached_property
     def plan(self) -> pl.DataFrame:
         """What was to be sent, one row a call."""
-        return pl.read_parquet(self.path / "plan.parquet")
+        return self._read("plan.parquet", "Run the experiment again.")
 
     @cached_property
     def trace(self) -> Trace:
-        """What came back, one row a call in the canonical columns, also of a run that was killed."""
-        table = self.path / "calls.parquet"
-        frame = pl.read_parquet(table) if table.exists() else self._replay_journal()
+        """What came back, one row a call in the canonical columns, even if the run was killed."""
+        if (self.path / "calls.parquet").exists():
+            frame = self._read("calls.parquet", "Delete it: calls.jsonl holds the same.")
+        else:
+            frame = self._replay_journal()
         provenance = Provenance(format="run", source=str(self.path), kind="measured")
         return Trace.of(frame, provenance)
 
@@ -128,16 +126,33 @@ class Run:
         partial = self.path / "calls.parquet.part"
         self._replay_journal().write_parquet(partial)
         os.replace(partial, self.path / "calls.parquet")
+        self.__dict__.pop("trace", None)
         self.write_info(info)
 
     def _replay_journal(self) -> pl.DataFrame:
         lines = self.journal.read_bytes().splitlines() if self.journal.exists() else []
         return frame_of_rows(_decoded(lines)).sort("due_s", "call_id", nulls_last=True)
 
+    def _read(self, name: str, mend: str) -> pl.DataFrame:
+        try:
+            return pl.read_parquet(self.path / name, glob=False)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            wrong = f"{self.path / name} cannot be read: {str(error).split(chr(10))[0]}."
+            raise NotARun(wrong, mend) from None
+
     def _write(self, name: str, content: bytes) -> None:
         partial = self.path / f"{name}.part"
         partial.write_bytes(content)
         os.replace(partial, self.path / name)
+
+
+def refuse_taken(path: Path) -> None:
+    """Raise OutputExists if there is anything at `path`: nothing is ever overwritten silently."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise OutputExists(
+            f"{path} exists already and is not empty.",
+            "Choose another --out, or remove it first; a run is never overwritten.",
+        )
 
 
 RUN_COLUMNS = tuple(
@@ -153,11 +168,25 @@ def frame_of_rows(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
 
 
 def _decoded(lines: list[bytes]) -> Iterable[dict[str, Any]]:
+    decoder = msgspec.json.Decoder(_LINE)
     for number, line in enumerate(lines, start=1):
         try:
-            yield msgspec.json.decode(line)
-        except msgspec.DecodeError:
+            yield msgspec.structs.asdict(decoder.decode(line))
+        except msgspec.DecodeError as error:
             if number < len(lines):  # only the last line can be torn by a kill
                 raise NotARun(
-                    f"Line {number} of calls.jsonl is not JSON.", "Restore the file, or run again."
+                    f"Line {number} of calls.jsonl is damaged: {error}.",
+                    "Restore the file, or run again.",
                 ) from None
+
+
+# Lines are decoded by type: a damaged value is refused, an integer may stand for a float.
+_JSON: dict[pl.DataType, Any] = {
+    pl.String(): str | None,
+    pl.Int64(): int | None,
+    pl.Float64(): float | None,
+    pl.List(pl.String()): list[str] | None,
+    pl.List(pl.Int64()): list[int | None] | None,
+    pl.List(pl.Float64()): list[float] | None,
+}
+_LINE = msgspec.defstruct("Line", [(name, _JSON[SCHEMA[name]], None) for name in RUN_COLUMNS])

@@ -1,7 +1,7 @@
 """The canonical table: one row a call, in a trace (what was asked) and in a run (what came back).
 
 Units are in the names: `_s` seconds as floats, `_tokens` counts. Missing is null, never 0. Columns
-come in groups; a group is there whole or not at all, so code asks for a group and never half finds it.
+come in groups; a group is there whole or not at all, so code asks for one and never half finds it.
 """
 
 from dataclasses import dataclass
@@ -73,14 +73,22 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     group: tuple(column.name for column in COLUMNS if column.group == group)
     for group in dict.fromkeys(column.group for column in COLUMNS)
 }
+# Columns that say when, on one clock; all others that end in _s say how long.
+MOMENTS: Final = (
+    "arrival_s",
+    "deadline_s",
+    *(name for name in GROUPS["service"] if name.endswith("_s")),
+)
 
 
 def conform(frame: pl.LazyFrame) -> pl.LazyFrame:
     """Return `frame` with canonical types and order, and every group that it touches made whole.
 
-    Raises MissingColumns for a table without demand or order, and for a column of no known name.
+    Raises MissingColumns for a table without demand or order, and for a column of no known name;
+    BadRow for a column of another type, fractions where whole numbers belong included.
     """
-    names = frame.collect_schema().names()
+    found = frame.collect_schema()
+    names = found.names()
     unknown = sorted(set(names) - SCHEMA.keys())
     if unknown:
         raise MissingColumns(
@@ -90,15 +98,34 @@ def conform(frame: pl.LazyFrame) -> pl.LazyFrame:
     require(names, "input_tokens", "output_tokens")
     if "arrival_s" not in names and "parents" not in names:
         raise MissingColumns(
-            "The table says neither when calls arrive (arrival_s) nor what they wait for (parents).",
+            "The table has neither arrival_s (when calls arrive) nor parents (what they wait for).",
             "Add one of the two columns.",
         )
+    for name, have in found.items():
+        if not _fits(have, SCHEMA[name]):
+            raise BadRow(
+                f"Column {name} holds {have}, not {SCHEMA[name]}.",
+                "Cast it first; docs/reference/schema.md says what each column holds.",
+            )
     whole = {name for group in GROUPS.values() if set(group) & set(names) for name in group}
     return frame.select(
         (pl.col(name) if name in names else pl.lit(None)).cast(dtype).alias(name)
         for name, dtype in SCHEMA.items()
         if name in whole
     )
+
+
+def _fits(have: pl.DataType, want: pl.DataType) -> bool:
+    """Say whether a column of type `have` can become `want` without losing anything."""
+    if isinstance(have, pl.Null):
+        return True
+    if isinstance(want, pl.List):
+        return isinstance(have, pl.List) and (
+            have.inner == pl.Null or have.inner == want.inner or have.inner.is_integer()
+        )
+    if want == pl.String:
+        return have.is_integer() or have in (pl.String, pl.Categorical, pl.Enum)
+    return have.is_integer() or (want == pl.Float64 and have.is_float())
 
 
 def require(names: list[str], *needed: str) -> None:
@@ -112,13 +139,15 @@ def require(names: list[str], *needed: str) -> None:
 
 
 def check(frame: pl.DataFrame) -> None:
-    """Raise BadRow if token counts are negative, arrivals are not finite, or call ids repeat."""
-    for name in ("input_tokens", "output_tokens"):
+    """Raise BadRow for negative tokens or pauses, endless arrivals, and call ids that repeat."""
+    for name in ("input_tokens", "output_tokens", "delay_s"):
+        if name not in frame.columns:
+            continue
         bad = frame.filter(pl.col(name) < 0)
         if bad.height:
             raise BadRow(
                 f"Call {bad['call_id'][0]} has {bad[name][0]} {name}.",
-                "Token counts are 0 or more; mend the row, or leave the cell empty if unknown.",
+                "Tokens and pauses are 0 or more; mend the row, or leave it empty if unknown.",
             )
     if "arrival_s" in frame.columns:
         bad = frame.filter(~pl.col("arrival_s").is_finite())
@@ -127,6 +156,8 @@ def check(frame: pl.DataFrame) -> None:
                 f"Call {bad['call_id'][0]} arrives at {bad['arrival_s'][0]} seconds.",
                 "Arrivals are finite numbers; mend the row.",
             )
+    if frame["call_id"].null_count():
+        raise BadRow("A call has no call_id.", "Name every call, or leave the column out.")
     if frame["call_id"].n_unique() < frame.height:
         twice = frame.filter(pl.col("call_id").is_duplicated())["call_id"][0]
         raise BadRow(f"Two calls are named {twice}.", "Give every call a call_id of its own.")

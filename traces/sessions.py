@@ -9,39 +9,44 @@ from servescope.traces.trace import Trace
 
 INFERRED = (
     "Sessions are inferred from shared prefixes: a call whose prompt begins with all full blocks of"
-    " an earlier prompt, and is long enough to hold that call's answer too, is taken as its next turn."
+    " an earlier prompt, and is long enough to hold that call's answer too, is taken as its next"
+    " turn."
 )
 
 
 def infer_sessions(trace: Trace) -> Trace:
     """Chain calls into programs by their prefix blocks, and say so as a doubt.
 
-    A call continues the latest earlier call whose full blocks (two or more, so that a shared system
-    prompt alone is not a session) all open its own prompt, if its prompt is at least as long as that
-    call's prompt and answer less one block. Needs global block ids that name a whole prefix, as in
-    Mooncake's traces; raises MissingColumns without them.
+    A call continues the earlier call that shares most: all of whose full blocks (two or more, so
+    that a shared system prompt alone is not a session) open its own prompt, which is at least as
+    long as that call's prompt and answer less one block; of equals, the latest. Needs global block
+    ids that name a whole prefix, as in Mooncake's traces; raises MissingColumns without them.
     """
     block = trace.provenance.block_tokens
-    if "prefix_blocks" not in trace.columns or block is None:
+    known = trace.provenance.block_scope == "global" and "prefix_blocks" in trace.columns
+    if not known or block is None:
         raise MissingColumns(
-            "The trace has no prefix blocks to infer sessions from.",
+            "The trace has no global prefix blocks to infer sessions from.",
             "Replay it with --sessions none.",
         )
-    calls = trace.collect()
+    trace.require("arrival_s")
+    calls = trace.collect().sort("arrival_s", maintain_order=True)
     names = calls["call_id"].to_list()
-    lengths = list(zip(calls["input_tokens"], calls["output_tokens"], strict=True))
+    # An unknown length asks nothing of the next turn, and no call follows an unknown prompt.
+    prompts = calls["input_tokens"].fill_null(0).to_list()
+    ends = (calls["input_tokens"] + calls["output_tokens"].fill_null(0)).to_list()
     last_with: dict[int, int] = {}  # id of a prompt's last full block -> the latest such call
     parents: list[list[str]] = []
     programs: list[str] = []
     turns: list[int] = []
-    for row, blocks in enumerate(calls["prefix_blocks"].to_list()):
-        found = next((last_with[b] for b in reversed(blocks or []) if b in last_with), None)
-        if found is not None and lengths[row][0] < sum(lengths[found]) - block:
-            found = None
+    for row, ids in enumerate(calls["prefix_blocks"].to_list()):
+        blocks = ids or []
+        shared = (last_with[b] for b in reversed(blocks) if b in last_with)
+        found = next((other for other in shared if prompts[row] >= ends[other] - block), None)
         parents.append([] if found is None else [names[found]])
         programs.append(names[row] if found is None else programs[found])
         turns.append(0 if found is None else turns[found] + 1)
-        full = lengths[row][0] // block
+        full = min(prompts[row] // block, len(blocks))
         if full >= 2:
             last_with[blocks[full - 1]] = row
     chained = calls.with_columns(

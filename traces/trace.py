@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,7 +12,7 @@ import msgspec
 import polars as pl
 
 from servescope.traces import schema
-from servescope.traces.errors import InputError, MissingColumns, OutputExists
+from servescope.traces.errors import BadRow, InputError, OutputExists
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +23,8 @@ METADATA_KEY = "servescope"
 class Provenance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a trace came from and what was done to it since.
 
-    `t0` is the moment that `arrival_s` 0 stands for, exactly as the source writes it. `tick_s` is the
-    resolution of the source's clock. `block_*` say what an id of `prefix_blocks` stands for.
+    `t0` is the moment that `arrival_s` 0 stands for, exactly as the source writes it. `tick_s` is
+    the resolution of the source's clock. `block_*` say what an id of `prefix_blocks` stands for.
     """
 
     format: str
@@ -66,33 +68,63 @@ class Trace:
         schema.require(self.columns, *needed)
 
     def collect(self) -> pl.DataFrame:
-        """Read the table into memory, checked row by row."""
-        frame = self.frame.collect()
+        """Read the table into memory; raises BadRow for rows that make no sense."""
+        try:
+            frame = self.frame.collect()
+        except pl.exceptions.PolarsError as error:
+            raise BadRow(
+                f"{self.provenance.source} cannot be read: {str(error).split(chr(10))[0]}.",
+                "Mend the file, or write it again.",
+            ) from error
         schema.check(frame)
         return frame
 
     def window(self, start_s: float = 0.0, end_s: float | None = None) -> Trace:
-        """Keep the calls that arrive in [start_s, end_s), counted from the new start.
+        """Keep the calls that arrive in [start_s, end_s); every moment counts from the new start.
 
-        A parent outside the window is forgotten: its child becomes a root.
+        A parent outside the window is forgotten: a child that loses its last one becomes a root.
+        Calls without an arrival of their own are left out.
         """
         self.require("arrival_s")
         inside = pl.col("arrival_s") >= start_s
         if end_s is not None:
             inside &= pl.col("arrival_s") < end_s
-        kept = self.frame.filter(inside).with_columns(pl.col("arrival_s") - start_s)
-        return self._step(_forget_lost_parents(kept), f"window {start_s:g} s to {_end(end_s)}")
+        moments = [c for c in schema.MOMENTS if c in self.columns]
+        kept = self.frame.filter(inside).with_columns(
+            pl.col(c).list.eval(pl.element() - start_s)
+            if isinstance(schema.SCHEMA[c], pl.List)
+            else pl.col(c) - start_s
+            for c in moments
+        )
+        t0 = self.provenance.t0
+        if t0 is not None and start_s:
+            t0 = f"{t0}, plus {start_s:.15g} s"
+        step = f"window {start_s:.15g} s to {'the end' if end_s is None else f'{end_s:.15g} s'}"
+        return self._step(_forget_lost_parents(kept), step, t0=t0)
 
     def head(self, calls: int) -> Trace:
-        """Keep the first `calls` rows."""
+        """Keep the first `calls` rows; a parent that is cut off is forgotten as in `window`."""
+        if calls < 0:
+            raise InputError(f"There are no first {calls} calls.", "Give 0 or more.")
         return self._step(_forget_lost_parents(self.frame.head(calls)), f"first {calls} calls")
 
     def scale_rate(self, factor: float) -> Trace:
-        """Make everything `factor` times as fast: arrivals and pauses shrink alike."""
-        if not factor > 0:
-            raise InputError(f"A rate cannot be scaled by {factor:g}.", "Give a factor above 0.")
-        faster = [pl.col(c) / factor for c in ("arrival_s", "delay_s") if c in self.columns]
-        return self._step(self.frame.with_columns(faster), f"rate x {factor:g}")
+        """Make everything `factor` times as fast: arrivals and pauses shrink alike.
+
+        A deadline stays as far from its call's arrival as it was.
+        """
+        if not (factor > 0 and math.isfinite(factor)):
+            raise InputError(f"A rate cannot be scaled by {factor}.", "Give a number above 0.")
+        there = self.columns
+        faster = [pl.col(c) / factor for c in ("arrival_s", "delay_s") if c in there]
+        if "deadline_s" in there and "arrival_s" in there:
+            faster.append(pl.col("deadline_s") - pl.col("arrival_s") * (1 - 1 / factor))
+        tick_s = self.provenance.tick_s
+        return self._step(
+            self.frame.with_columns(faster),
+            f"rate x {factor:.15g}",
+            tick_s=None if tick_s is None else tick_s / factor,
+        )
 
     def doubting(self, *doubts: str) -> Trace:
         """Return the trace with more doubts said of it."""
@@ -106,7 +138,7 @@ class Trace:
             import pandas  # noqa: F401
             import pyarrow  # noqa: F401
         except ImportError:
-            raise MissingColumns(
+            raise InputError(
                 "pandas and pyarrow are not installed.", "Run: pip install 'servescope[pandas]'."
             ) from None
         return self.collect().to_pandas()
@@ -116,33 +148,37 @@ class Trace:
 
         CSV and JSON lines hold the rows alone; CSV has no column for lists, so it leaves them out.
         """
+        if path.suffix not in (".parquet", ".csv", ".jsonl"):
+            raise InputError(
+                f"A trace cannot be written as '{path.suffix}'.",
+                "End the name in .parquet, .csv or .jsonl.",
+            )
         if path.exists() and not overwrite:
             raise OutputExists(f"{path} exists already.", "Choose another name or add --overwrite.")
         frame = self.collect()
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside it and then moved: the table may be a lazy view of the file it replaces.
+        partial = path.with_name(f"{path.name}.part")
         match path.suffix:
             case ".parquet":
                 text = msgspec.json.encode(self.provenance).decode()
-                frame.write_parquet(path, metadata={METADATA_KEY: text})
+                frame.write_parquet(partial, metadata={METADATA_KEY: text})
             case ".csv":
-                frame.select(~pl.selectors.list()).write_csv(path)
+                frame.select(~pl.selectors.list()).write_csv(partial)
             case ".jsonl":
-                frame.write_ndjson(path)
-            case other:
-                raise InputError(
-                    f"A trace cannot be written as '{other}'.",
-                    "End the name in .parquet, .csv or .jsonl.",
-                )
+                frame.write_ndjson(partial)
+        os.replace(partial, path)
 
-    def _step(self, frame: pl.LazyFrame, step: str) -> Trace:
+    def _step(self, frame: pl.LazyFrame, step: str, **changes: str | float | None) -> Trace:
+        """Return the trace of `frame`; what was real is derived now, the rest stays what it was."""
+        before = self.provenance
         provenance = msgspec.structs.replace(
-            self.provenance, kind="derived", steps=(*self.provenance.steps, step)
+            before,
+            kind="derived" if before.kind == "real" else before.kind,
+            steps=(*before.steps, step),
+            **changes,
         )
         return Trace(frame, provenance)
-
-
-def _end(end_s: float | None) -> str:
-    return "the end" if end_s is None else f"{end_s:g} s"
 
 
 def _forget_lost_parents(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -156,9 +192,10 @@ def _forget_lost_parents(frame: pl.LazyFrame) -> pl.LazyFrame:
         .agg(kept="parents")
     )
     known = pl.coalesce("kept", pl.lit([], dtype=pl.List(pl.String)))
+    waits = pl.col("parents").list.len() > 0
     return (
         frame.join(kept, on="call_id", how="left", maintain_order="left")
         .with_columns(parents=pl.when(pl.col("parents").is_not_null()).then(known))
-        .with_columns(delay_s=pl.when(pl.col("parents").list.len() > 0).then(pl.col("delay_s")))
+        .with_columns(pl.when(waits).then(pl.col("delay_s", "delay_kind")))
         .drop("kept")
     )

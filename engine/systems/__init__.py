@@ -1,0 +1,43 @@
+"""The scheduling policies that are known by name: one file a system of the literature.
+
+Strangers add theirs by an entry point of the group `servescope.systems`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib.metadata import entry_points
+
+import msgspec
+
+from servescope.engine.catalog import known
+from servescope.engine.policy import System
+from servescope.engine.systems.sarathi import Sarathi
+from servescope.engine.systems.vllm_v0 import VllmV0
+from servescope.traces.errors import InputError
+
+SYSTEMS: dict[str, type[System]] = {
+    "vllm_v0": VllmV0,
+    "sarathi": Sarathi,
+}
+
+
+def installed_systems() -> dict[str, type[System]]:
+    """Return every system by name, those of installed plug-ins included."""
+    strangers = {each.name: each.load() for each in entry_points(group="servescope.systems")}
+    return strangers | SYSTEMS
+
+
+def make_system(name: str, parameters: Mapping[str, str] | None = None) -> System:
+    """Return a system with some of its parameters, given as text, in place of the defaults."""
+    table = installed_systems()
+    chosen = table[known(name, table, "a system")]
+    given = dict(parameters or {})
+    names = [each.name for each in fields(chosen)]  # type: ignore[arg-type]
+    mend = f"{name} has: {', '.join(names) or 'no parameters'}."
+    for key in given:
+        if key not in names:
+            raise InputError(f"{key!r} is not a parameter of {name}.", mend)
+    try:
+        return msgspec.convert(given, chosen, strict=False)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{name} cannot take {given}: {error}.", mend) from None

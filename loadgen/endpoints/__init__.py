@@ -1,0 +1,27 @@
+"""The endpoint dialects: all of them in this table, by the names that vLLM's benchmark gives them.
+
+Another package adds one with an entry point in the group `servescope.endpoints` that names a `Dialect`.
+"""
+
+from importlib.metadata import entry_points
+
+from servescope.loadgen.endpoints import openai
+from servescope.loadgen.endpoints.dialect import Dialect, EventSplitter, Piece
+from servescope.traces.errors import InputError
+
+__all__ = ["BUILT_IN", "Dialect", "EventSplitter", "Piece", "named"]
+
+BUILT_IN = {
+    "openai": openai.COMPLETIONS,
+    "vllm": openai.COMPLETIONS,
+    "openai-chat": openai.CHAT,
+}
+
+
+def named(name: str) -> Dialect:
+    """Return the dialect called `name`; raises InputError if there is none."""
+    strangers = {point.name: point.load() for point in entry_points(group="servescope.endpoints")}
+    known = {**strangers, **BUILT_IN}
+    if name not in known:
+        raise InputError(f"There is no backend '{name}'.", f"Known: {', '.join(known)}.")
+    return known[name]

@@ -1,6 +1,6 @@
 """The trace formats: one small file each, all of them in this table.
 
-Another package adds one with an entry point in the group `servescope.formats` that names a `Format`.
+Another package adds one by an entry point of the group `servescope.formats` that names a `Format`.
 """
 
 from collections.abc import Callable
@@ -26,21 +26,33 @@ class Format:
 
 BUILT_IN = {
     "burstgpt": Format(burstgpt.sniff, burstgpt.read, "BurstGPT CSV v1, v2 and v3 (with sessions)"),
-    "azure": Format(azure.sniff, azure.read, "Azure LLM inference CSV, 2023"),
+    "azure": Format(azure.sniff, azure.read, "Azure LLM inference CSV, 2023 and 2024"),
     "mooncake": Format(mooncake.sniff, mooncake.read, "Mooncake JSON lines with prefix blocks"),
     "canonical": Format(canonical.sniff, canonical.read, "servescope's own Parquet"),
 }
 
 
 def formats() -> dict[str, Format]:
-    """Return every known format by name, built in or from an entry point."""
-    strangers = entry_points(group="servescope.formats")
-    return {**{point.name: point.load() for point in strangers}, **BUILT_IN}
+    """Return every known format by name, built in or from an entry point.
+
+    Strangers are asked first, so that a dialect of a built-in format can be recognised; none can
+    take a built-in name. Raises InputError for an entry point that cannot be loaded.
+    """
+    strangers = {}
+    for point in entry_points(group="servescope.formats"):
+        try:
+            strangers[point.name] = point.load()
+        except Exception as error:  # whatever a stranger's module raises
+            raise InputError(
+                f"The trace format '{point.name}' ({point.value}) cannot be loaded: {error}.",
+                "Mend or uninstall the package that brings it.",
+            ) from error
+    return {**strangers, **BUILT_IN}
 
 
 def named(name: str) -> Format:
     """Return the format called `name`; raises InputError if there is none."""
-    known = formats()
+    known = BUILT_IN if name in BUILT_IN else formats()
     if name not in known:
         raise InputError(f"There is no trace format '{name}'.", f"Known: {', '.join(known)}.")
     return known[name]

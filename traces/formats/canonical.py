@@ -17,15 +17,15 @@ def read(source: Source) -> Trace:
     """Read what Trace.write wrote, or any Parquet file whose columns have canonical names."""
     try:
         metadata = pl.read_parquet_metadata(source.path)
-        frame = pl.scan_parquet(source.path)
+        frame = pl.scan_parquet(source.path, glob=False)
         frame.collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
+        if METADATA_KEY in metadata:
+            provenance = msgspec.json.decode(metadata[METADATA_KEY], type=Provenance)
+        else:
+            provenance = Provenance(format="canonical", source=source.name, sha256=source.sha256)
+    except (pl.exceptions.PolarsError, msgspec.DecodeError, OSError) as error:
         raise BadRow(
-            f"{source.name} is not a readable Parquet file: {str(error).splitlines()[0]}.",
-            "Write it again.",
+            f"{source.name} is not a readable Parquet file: {str(error).split(chr(10))[0]}.",
+            "Unpack it if it is gzipped, or write it again.",
         ) from None
-    if METADATA_KEY in metadata:
-        provenance = msgspec.json.decode(metadata[METADATA_KEY], type=Provenance)
-    else:
-        provenance = Provenance(format="canonical", source=source.name, sha256=source.sha256)
     return Trace.of(frame, provenance)

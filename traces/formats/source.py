@@ -2,11 +2,12 @@
 
 import gzip
 import hashlib
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from servescope.traces.errors import InputError
+from servescope.traces.errors import BadRow, InputError
 
 HEAD_BYTES = 65_536
 
@@ -37,19 +38,28 @@ class Source:
     @cached_property
     def content(self) -> bytes:
         """The whole file, unpacked."""
-        raw = self.path.read_bytes()
-        return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        return self._read(-1)
 
     @property
     def head(self) -> bytes:
         """The first 64 KiB, unpacked: enough for a format to recognise itself."""
-        with self.path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        opener = gzip.open if packed else open
-        with opener(self.path, "rb") as file:
-            return bytes(file.read(HEAD_BYTES))
+        return self._read(HEAD_BYTES)
 
     @property
     def sha256(self) -> str:
         """Digest of the unpacked bytes, in hex."""
         return hashlib.sha256(self.content).hexdigest()
+
+    def _read(self, size: int) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                packed = file.peek(2)[:2] == b"\x1f\x8b"
+                return gzip.GzipFile(fileobj=file).read(size) if packed else file.read(size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise BadRow(
+                f"{self.name} is a damaged gzip file: {error}.", "Copy or download it again."
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{self.name} cannot be read: {error.strerror}.", "Check the file and its rights."
+            ) from None

@@ -1,0 +1,100 @@
+"""A short summary of a trace: how much, how fast, how bursty, how long, how many turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from servescope.traces.schema import OK
+from servescope.traces.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A distribution in six numbers."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+    cv: float | None
+
+    @classmethod
+    def of(cls, values: pl.Series) -> Spread | None:
+        """Describe the values, nulls left out; None if there are none. Quantiles are order statistics."""
+        kept = values.drop_nulls().cast(pl.Float64)
+        if kept.is_empty():
+            return None
+        mean = float(kept.mean())  # type: ignore[arg-type]
+        spread = float(kept.std(ddof=0))  # type: ignore[arg-type]
+        p50, p90, p99 = (float(kept.quantile(q, "higher")) for q in (0.5, 0.9, 0.99))  # type: ignore[arg-type]
+        return cls(mean, p50, p90, p99, float(kept.max()), spread / mean if mean else None)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The summary. Times are seconds; `iat` are inter-arrival times, None where the clock is too coarse.
+
+    `iat_cv` above 1 means burstier than Poisson, below 1 more regular. `multi_turn_share` is the
+    share of calls in programs of two or more.
+    """
+
+    calls: int
+    programs: int | None
+    span_s: float | None
+    rate_rps: float | None
+    iat: Spread | None
+    input_tokens: Spread | None
+    output_tokens: Spread | None
+    turns: Spread | None
+    multi_turn_share: float | None
+    failed: int
+    doubts: tuple[str, ...]
+
+
+def describe(trace: Trace) -> Description:
+    """Summarise a trace.
+
+    Inter-arrival times are left out if more than half of the arrivals share a stamp with another:
+    they would measure the source's clock, not its users.
+    """
+    calls = trace.collect()
+    doubts = list(trace.provenance.doubts)
+    arrivals = (
+        calls["arrival_s"].drop_nulls().sort()
+        if "arrival_s" in calls.columns
+        else pl.Series([], dtype=pl.Float64)
+    )
+    span = float(arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else None
+    gaps = arrivals.diff().drop_nulls()
+    tied = float((gaps == 0).mean() or 0.0) if len(gaps) else 0.0  # type: ignore[arg-type]
+    if tied > 0.5:
+        doubts.append(
+            f"{tied:.0%} of the arrivals share a stamp, so no inter-arrival statistic is given."
+        )
+    turns, multi = None, None
+    if "program_id" in calls.columns and calls["program_id"].is_not_null().any():
+        sizes = calls.drop_nulls("program_id").group_by("program_id").len()["len"]
+        turns = Spread.of(sizes)
+        multi = float(sizes.filter(sizes > 1).sum()) / calls.height
+        programs = len(sizes) + calls["program_id"].null_count()
+    else:
+        programs = None
+    failed = 0
+    if "status" in calls.columns:
+        failed = calls.filter(pl.col("status").is_not_null() & (pl.col("status") != OK)).height
+    return Description(
+        calls=calls.height,
+        programs=programs,
+        span_s=span,
+        rate_rps=(len(arrivals) - 1) / span if span else None,
+        iat=Spread.of(gaps) if tied <= 0.5 else None,
+        input_tokens=Spread.of(calls["input_tokens"]),
+        output_tokens=Spread.of(calls["output_tokens"]),
+        turns=turns,
+        multi_turn_share=multi,
+        failed=failed,
+        doubts=tuple(doubts),
+    )

@@ -1,0 +1,203 @@
+"""What is measured of a run: one row a metric, with its unit, its clock and its definition.
+
+Every latency exists on two clocks. The *sent* clock starts when the client wrote the request; the
+*due* clock when the plan wanted it sent, so that a late client cannot hide a wait (coordinated
+omission). Missing is null: a call that never answered has no TTFT, and counts as a miss in every SLO.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+from polars import col
+
+from servescope.traces.schema import OK
+from servescope.traces.trace import Trace
+
+Unit = Literal["s", "tokens/s", "calls/s", "share", "calls", "programs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One latency: what it is measured on, how it is computed, and what it means.
+
+    `per` says what one value belongs to: a call, a program, or the gap between two tokens.
+    """
+
+    name: str
+    label: str
+    per: Literal["call", "program", "gap"]
+    clock: Literal["sent", "due", "none"]
+    needs: tuple[str, ...]
+    expr: pl.Expr
+    says: str
+    unit: Unit = "s"
+
+
+_ANSWERED = col("status") == OK
+_GAPS = col("chunk_s").list.diff(null_behavior="drop")
+# A chunk is a token exactly when there are as many of them; otherwise its gaps say nothing of tokens.
+_CHUNK_IS_TOKEN = col("chunk_s").list.len() == col("output_tokens")
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "ttft", "TTFT", "call", "sent", ("sent_s", "first_token_s"),
+            col("first_token_s") - col("sent_s"),
+            "time to first token: from sending the request to its first non-empty piece of answer",
+        ),
+        Metric(
+            "ttft_due", "TTFT from due", "call", "due", ("due_s", "first_token_s"),
+            col("first_token_s") - col("due_s"),
+            "time to first token from the moment the plan wanted the call sent",
+        ),
+        Metric(
+            "tpot", "TPOT", "call", "none", ("first_token_s", "last_token_s", "output_tokens"),
+            pl.when(col("output_tokens") > 1).then(
+                (col("last_token_s") - col("first_token_s")) / (col("output_tokens") - 1)
+            ),
+            "time per output token: (last token - first token) / (tokens - 1), a mean within a call",
+        ),
+        Metric(
+            "tbt", "TBT", "gap", "none", ("chunk_s", "output_tokens"),
+            pl.when(_CHUNK_IS_TOKEN).then(_GAPS),
+            "time between tokens: every gap of every call, pooled; only of calls whose chunks hold"
+            " one token each",
+        ),
+        Metric(
+            "icl", "ICL", "gap", "none", ("chunk_s",), _GAPS,
+            "inter-chunk latency: every gap between two non-empty chunks, pooled over calls",
+        ),
+        Metric(
+            "stall", "Longest stall", "call", "none", ("chunk_s",), _GAPS.list.max(),
+            "the longest gap between two chunks of a call: what a reader sees as a hang",
+        ),
+        Metric(
+            "e2e", "E2E", "call", "sent", ("sent_s", "last_token_s"),
+            col("last_token_s") - col("sent_s"),
+            "end-to-end latency: from sending the request to its last non-empty piece of answer",
+        ),
+        Metric(
+            "e2e_due", "E2E from due", "call", "due", ("due_s", "last_token_s"),
+            col("last_token_s") - col("due_s"),
+            "end-to-end latency from the moment the plan wanted the call sent",
+        ),
+        Metric(
+            "jct", "JCT", "program", "due", ("program_id", "due_s", "last_token_s"),
+            pl.when(_ANSWERED.all()).then(col("last_token_s").max() - col("due_s").min()),
+            "job completion time: from a program's first due call to its last token, pauses of users"
+            " and tools included; null if any of its calls failed",
+        ),
+        Metric(
+            "lag", "Schedule lag", "call", "due", ("due_s", "sent_s"), col("sent_s") - col("due_s"),
+            "how late the client itself sent a call; a property of the client, not of the server",
+        ),
+    )
+}  # fmt: skip
+
+
+def of_calls(run: Trace) -> pl.DataFrame:
+    """Return one row a call: the run's columns and every per-call metric, null for failed calls."""
+    return run.collect().with_columns(
+        pl.when(_ANSWERED if metric.name != "lag" else pl.lit(True)).then(metric.expr).alias(name)
+        for name, metric in METRICS.items()
+        if metric.per == "call"
+    )
+
+
+def of_programs(run: Trace) -> pl.DataFrame:
+    """Return one row a program: program_id, calls, failed calls, due_s of its first call, jct."""
+    return (
+        run.collect()
+        .group_by("program_id", maintain_order=True)
+        .agg(
+            calls=pl.len(),
+            failed=(~_ANSWERED).sum(),
+            due_s=col("due_s").min(),
+            jct=METRICS["jct"].expr,
+        )
+    )
+
+
+def of_gaps(run: Trace, name: str) -> pl.DataFrame:
+    """Return one row a gap of the metric `name` (tbt or icl): program_id, call_id, the gap."""
+    return (
+        run.collect()
+        .filter(_ANSWERED)
+        .select("program_id", "call_id", METRICS[name].expr.alias(name))
+        .explode(name)
+        .drop_nulls(name)
+    )
+
+
+def values(run: Trace, name: str) -> pl.DataFrame:
+    """Return the values of a metric with the program they belong to; failed ones are left out."""
+    metric = METRICS[name]
+    run.require(*metric.needs)
+    match metric.per:
+        case "call":
+            table = of_calls(run)
+        case "program":
+            table = of_programs(run)
+        case "gap":
+            table = of_gaps(run, name)
+    return table.select("program_id", value=col(name)).drop_nulls("value")
+
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+
+def summary(run: Trace) -> pl.DataFrame:
+    """Return one row a metric: name, n, mean, p50, p90, p99, max; null where there is no value.
+
+    A quantile is an order statistic (the smallest value with at least that share at or below it).
+    """
+    rows = []
+    for name in METRICS:
+        of = values(run, name)["value"]
+        row: dict[str, object] = {"metric": name, "n": len(of), "mean": of.mean()}
+        for label, q in QUANTILES.items():
+            row[label] = of.quantile(q, "higher") if len(of) else None
+        rows.append(row | {"max": of.max()})
+    numbers = {"mean": pl.Float64, **dict.fromkeys(QUANTILES, pl.Float64), "max": pl.Float64}
+    return pl.DataFrame(rows, schema={"metric": pl.String, "n": pl.Int64, **numbers})
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Rates over the run, from the first due call to the last end. Tokens are counted, never chunks."""
+
+    span_s: float
+    calls: int
+    failed: int
+    programs: int
+    calls_rps: float
+    output_tps: float
+    total_tps: float
+    offered_rps: float
+
+
+def throughput(run: Trace) -> Throughput:
+    """Return how much was asked and served per second; failed calls count as asked, not as served."""
+    calls = run.collect()
+    start, end = calls["due_s"].min(), calls["end_s"].max()
+    span = float(end) - float(start) if start is not None and end is not None else 0.0  # type: ignore[arg-type]
+    last_due = calls["due_s"].max()
+    offered = float(last_due) - float(start) if last_due is not None else 0.0  # type: ignore[arg-type]
+    served = calls.filter(_ANSWERED)
+    tokens_out = int(served["output_tokens"].sum())
+    tokens_in = int(served["input_tokens"].sum())
+    per = span or float("inf")
+    return Throughput(
+        span_s=span,
+        calls=calls.height,
+        failed=calls.height - served.height,
+        programs=calls["program_id"].n_unique(),
+        calls_rps=served.height / per,
+        output_tps=tokens_out / per,
+        total_tps=(tokens_in + tokens_out) / per,
+        offered_rps=calls.height / (offered or float("inf")),
+    )

@@ -1,0 +1,113 @@
+"""Service level objectives: a condition on metrics, and the share of calls or programs that meet it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import polars as pl
+
+from servescope.analysis import metrics
+from servescope.analysis.metrics import METRICS
+from servescope.traces.errors import InputError
+from servescope.traces.trace import Trace
+
+_CONDITION = re.compile(r"\s*([a-z_0-9]+)\s*(?:<=|<|:)\s*([0-9.]+)\s*(ms|s)?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A metric below a bound in seconds."""
+
+    metric: str
+    below_s: float
+
+    def __str__(self) -> str:
+        bound = f"{self.below_s:g} s" if self.below_s >= 1 else f"{self.below_s * 1000:g} ms"
+        return f"{METRICS[self.metric].label} < {bound}"
+
+
+@dataclass(frozen=True, slots=True)
+class SLO:
+    """Conditions that must all hold. Program metrics (jct) are asked of programs, all others of calls."""
+
+    conditions: tuple[Condition, ...]
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.conditions))
+
+    @classmethod
+    def parse(cls, text: str) -> SLO:
+        """Read `ttft<2s, stall<100ms`, or vLLM's goodput form `ttft:500 tpot:50` (milliseconds).
+
+        Raises InputError for an unknown metric or a bound that is no time.
+        """
+        conditions = []
+        for part in re.split(r"[,\s]+(?=[a-z])|,", text.strip()):
+            match = _CONDITION.fullmatch(part)
+            if not match:
+                raise InputError(
+                    f"'{part.strip()}' is not a condition of an SLO.",
+                    "Write it like ttft<500ms or jct<60s, several with commas between.",
+                )
+            name, number, unit = match.groups()
+            name = {"e2el": "e2e"}.get(name, name)
+            asked = METRICS.get(name)
+            if asked is None or asked.per == "gap":
+                known = ", ".join(m for m, metric in METRICS.items() if metric.per != "gap")
+                raise InputError(f"An SLO cannot be asked of '{name}'.", f"Choose among {known}.")
+            if unit is None and ":" not in part:
+                raise InputError(f"'{part.strip()}' has no unit.", f"Write {name}<{number}ms or s.")
+            conditions.append(Condition(name, float(number) / (1 if unit == "s" else 1000)))
+        return cls(tuple(conditions))
+
+
+@dataclass(frozen=True, slots=True)
+class Attainment:
+    """How many calls met the SLO: failed, timed-out and unfinished calls are misses."""
+
+    met: int
+    asked: int
+    per: str
+    goodput_rps: float
+
+    @property
+    def share(self) -> float:
+        """Share of all calls (or programs) asked, in [0, 1]."""
+        return self.met / self.asked if self.asked else 0.0
+
+
+def judged(run: Trace, slo: SLO) -> pl.DataFrame:
+    """Return one row a call (a program, if the SLO asks for JCT): program_id, due_s, met."""
+    per_program = [c for c in slo.conditions if METRICS[c.metric].per == "program"]
+    per_call = [c for c in slo.conditions if METRICS[c.metric].per == "call"]
+    calls = metrics.of_calls(run).select("program_id", "due_s", met=_all_below(per_call))
+    # An answer of a single chunk has no gap that could be too long, so only a failure misses there.
+    if not per_program:
+        return calls
+    programs = metrics.of_programs(run).select("program_id", "due_s", met=_all_below(per_program))
+    all_calls = calls.group_by("program_id").agg(calls_met=pl.col("met").all())
+    return (
+        programs.join(all_calls, on="program_id", how="left", maintain_order="left")
+        .with_columns(met=pl.col("met") & pl.col("calls_met"))
+        .drop("calls_met")
+    )
+
+
+def attainment(run: Trace, slo: SLO) -> Attainment:
+    """Return how many met the SLO and the goodput: those per second of the run."""
+    table = judged(run, slo)
+    met = int(table["met"].sum())
+    span = metrics.throughput(run).span_s
+    per = "programs" if any(METRICS[c.metric].per == "program" for c in slo.conditions) else "calls"
+    return Attainment(met, table.height, per, met / span if span else 0.0)
+
+
+def _all_below(conditions: list[Condition]) -> pl.Expr:
+    holds = pl.lit(True)
+    for condition in conditions:
+        below = (pl.col(condition.metric) < condition.below_s).fill_null(False)
+        if condition.metric in ("stall", "tpot"):
+            below |= pl.col(condition.metric).is_null() & (pl.col("status") == "ok")
+        holds &= below
+    return holds

@@ -1,0 +1,5 @@
+"""`python -m servescope.cli`."""
+
+from servescope.cli.main import main
+
+main()

@@ -1,0 +1,106 @@
+"""What the terminal shows: results on stdout, everything else on stderr, drawn with rich."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from servescope.loadgen.live import Tally
+    from servescope.reports.blocks import Section
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def error(text: str) -> None:
+    """Say what went wrong."""
+    err.print(f"[bold red]servescope:[/] {escape(text)}", soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Say what is going on; not part of the result."""
+    err.print(escape(text), soft_wrap=True)
+
+
+def doubt(text: str) -> None:
+    """Say why a number may mislead."""
+    err.print(f"[yellow]doubt:[/] {escape(text)}", soft_wrap=True)
+
+
+def verdict(text: str) -> None:
+    """Give the answer."""
+    out.print(f"[bold]Verdict:[/] {escape(text)}", soft_wrap=True)
+
+
+def json(value: object) -> None:
+    """Print a value as JSON on stdout, uncoloured and unwrapped."""
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode())
+
+
+def _plain(value: object) -> Any:
+    import dataclasses
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    raise TypeError(f"{type(value).__name__} has no JSON")
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[object]], title: str = "") -> None:
+    """Print a table; every column but the first is right-aligned."""
+    drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for place, heading in enumerate(headings):
+        drawn.add_column(heading, justify="right" if place else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(escape("-" if cell is None else str(cell)) for cell in row))
+    out.print(drawn)
+
+
+def sections(chosen: Iterable[Section]) -> None:
+    """Print the tables of report sections, as the page has them, without their long columns."""
+    from servescope.reports.blocks import Table as Rows
+    from servescope.reports.render import written
+
+    for section in chosen:
+        for block in section.blocks:
+            if isinstance(block, Rows):
+                columns = [column for column in block.columns if column.key != "says"]
+                rows = [[written(c, row[c.key]) for c in columns] for row in block.rows]
+                table([column.heading for column in columns], rows, section.title)
+                out.print()
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[Tally], None]]:
+    """Draw a replay's progress on stderr while it runs; silent where stderr is no terminal."""
+    if not err.is_terminal:
+        yield lambda tally: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(label, total=None, counts="")
+
+        def show(tally: Tally) -> None:
+            counts = f"{tally.done}/{tally.planned} done, {tally.in_flight} in flight"
+            if tally.failed:
+                counts += f", [red]{tally.failed} failed[/]"
+            counts += f", lag {max(0.0, tally.lag_s) * 1000:.1f} ms"
+            bar.update(task, total=tally.planned, completed=tally.done, counts=counts)
+
+        yield show

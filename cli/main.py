@@ -1,0 +1,88 @@
+"""The door: `servescope` and its verbs. Heavy libraries are imported by the verb that needs them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from servescope.cli import analyze, compare, demo, replay, report, serve, simulate, traces
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="servescope",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From a real LLM workload trace to a verdict: which scheduler served it better, by how much,"
+    " and how sure.\n\nStart with:  [bold]servescope demo[/bold]",
+    epilog="Exit codes: 0 done, 1 a gate failed, 2 your input, 3 the endpoint, 130 interrupted.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"servescope {version('servescope')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    global _debug
+    _debug = debug
+
+
+_debug = False
+
+app.command("demo")(demo.demo)
+app.add_typer(traces.app, name="traces")
+app.command("analyze")(analyze.analyze)
+app.command("replay")(replay.replay)
+app.command("simulate")(simulate.simulate)
+app.command("serve")(serve.serve)
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
+
+
+def main() -> None:
+    """Run the command line; every error ends in one clear sentence, its mend, and an exit code."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if _debug:
+            raise
+        sys.exit(_explain(error))
+
+
+def _explain(error: Exception) -> int:
+    from servescope.cli import console
+    from servescope.traces.errors import ServescopeError
+
+    if isinstance(error, ServescopeError):
+        console.error(str(error))
+        return error.exit_code
+    console.error(
+        f"{type(error).__name__}: {error}. This is a fault of servescope;"
+        " run `servescope --debug ...` and report what it prints."
+    )
+    return 70  # EX_SOFTWARE of sysexits.h
+
+
+if __name__ == "__main__":
+    main()

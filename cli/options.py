@@ -1,0 +1,115 @@
+"""Options that several verbs share, so that they read and behave alike."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from servescope.analysis import SLO
+    from servescope.loadgen.experiment import WorkloadSpec
+
+TraceName = Annotated[
+    str,
+    typer.Argument(help="A bundled name (see `traces list`), a trace file, or a run directory."),
+]
+Format = Annotated[
+    str | None, typer.Option("--format", help="Read the file as this format, not by its content.")
+]
+Start = Annotated[float, typer.Option("--start", min=0, help="Begin at this second of the trace.")]
+Duration = Annotated[
+    float | None, typer.Option("--duration", help="Take this many seconds of the trace.")
+]
+NumPrompts = Annotated[
+    int | None, typer.Option("--num-prompts", min=1, help="Take at most this many calls.")
+]
+TimeScale = Annotated[
+    float,
+    typer.Option("--time-scale", help="Stretch all arrivals and pauses; 0.5 is twice as fast."),
+]
+Sessions = Annotated[
+    str,
+    typer.Option(
+        help="auto: recorded sessions, or inferred from shared prefixes; none: no sessions."
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of the prompts; the same seed, the same bytes.")
+]
+Slo = Annotated[
+    str | None,
+    typer.Option(
+        "--slo", "--goodput", help="What every call must meet, e.g. 'ttft<2s,stall<100ms'."
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Run directory to make; never overwritten.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Params = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", help="A parameter of the system, e.g. chunk_tokens=2048."),
+]
+System = Annotated[str, typer.Option(help="Scheduling system of the embedded engine.")]
+Model = Annotated[str, typer.Option(help="Model shape that the engine emulates.")]
+Gpu = Annotated[str, typer.Option(help="GPU that the engine emulates.")]
+TP = Annotated[int, typer.Option(min=1, help="GPUs that the model is spread over.")]
+
+
+def workload(
+    trace: str,
+    format: str | None,
+    start: float,
+    duration: float | None,
+    num_prompts: int | None,
+    time_scale: float,
+    sessions: str,
+) -> WorkloadSpec:
+    """Make the workload of an experiment from the options."""
+    import msgspec
+
+    from servescope.loadgen.experiment import WorkloadSpec
+    from servescope.traces.errors import InputError
+
+    fields = {
+        "trace": trace,
+        "format": format,
+        "start_s": start,
+        "duration_s": duration,
+        "calls": num_prompts,
+        "time_scale": time_scale,
+        "sessions": sessions,
+    }
+    try:
+        return msgspec.convert(fields, WorkloadSpec)
+    except msgspec.ValidationError as error:
+        raise InputError(f"The workload makes no sense: {error}.", "See --help.") from None
+
+
+def slo(text: str | None) -> SLO | None:
+    """Read --slo before any work is done."""
+    from servescope.analysis import SLO
+
+    return SLO.parse(text) if text else None
+
+
+def params(pairs: list[str] | None) -> dict[str, str]:
+    """Read `key=value` pairs."""
+    from servescope.traces.errors import InputError
+
+    found = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"'{pair}' is no parameter.", "Write it like chunk_tokens=2048.")
+        found[key] = value
+    return found
+
+
+def run_directory(out: Path | None, name: str) -> Path:
+    """Return --out, or a new folder below runs/ named by the moment."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return out or Path("runs") / f"{stamp}-{name}"

@@ -1,0 +1,140 @@
+"""`servescope replay`: send a trace to an endpoint, on time, and write down what came back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from servescope.cli import console
+from servescope.cli.options import (
+    Duration,
+    Format,
+    Json,
+    NumPrompts,
+    Out,
+    Seed,
+    Sessions,
+    Slo,
+    Start,
+    TimeScale,
+    TraceName,
+    run_directory,
+    workload,
+)
+from servescope.cli.options import slo as read_slo
+
+if TYPE_CHECKING:
+    from servescope.traces import Run
+
+
+def replay(
+    trace: TraceName,
+    base_url: Annotated[
+        str, typer.Option("--base-url", help="Where the OpenAI-compatible server is.")
+    ] = "http://127.0.0.1:8000",
+    backend: Annotated[
+        str, typer.Option(help="openai or vllm: completions with token ids; openai-chat: chat.")
+    ] = "openai",
+    endpoint: Annotated[
+        str | None, typer.Option(help="Path of the endpoint, if it is not the backend's usual one.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model to ask for; the server's first one by default.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run in reports.")] = None,
+    out: Out = None,
+    format: Format = None,
+    start: Start = 0.0,
+    duration: Duration = None,
+    num_prompts: NumPrompts = None,
+    time_scale: TimeScale = 1.0,
+    sessions: Sessions = "auto",
+    seed: Seed = 0,
+    slo: Slo = None,
+    timeout: Annotated[float, typer.Option(help="Give a call up after this many seconds.")] = 600.0,
+    ignore_eos: Annotated[
+        bool,
+        typer.Option("--ignore-eos/--no-ignore-eos", help="Ask for answers of planned length."),
+    ] = True,
+    extra_body: Annotated[
+        str | None, typer.Option("--extra-body", help="JSON object added to every request.")
+    ] = None,
+    api_key_env: Annotated[
+        str, typer.Option("--api-key-env", help="Environment variable that holds the API key.")
+    ] = "OPENAI_API_KEY",
+    as_json: Json = False,
+) -> None:
+    """Replay a trace against any OpenAI-compatible endpoint, in real time.
+
+    Example:  servescope replay mooncake:sample --base-url http://127.0.0.1:8000 --duration 60 --slo 'ttft<2s'
+    """
+    from servescope.loadgen import runner
+    from servescope.loadgen.experiment import EndpointSpec, Experiment
+
+    objective = read_slo(slo)
+    label = name or backend
+    target = run_directory(out, label)
+    experiment = Experiment(
+        name=label,
+        workload=workload(trace, format, start, duration, num_prompts, time_scale, sessions),
+        endpoint=EndpointSpec(
+            base_url=base_url,
+            backend=backend,
+            path=endpoint,
+            model=model,
+            api_key_env=api_key_env,
+            timeout_s=timeout,
+            ignore_eos=ignore_eos,
+            extra_body=_object(extra_body),
+        ),
+        seed=seed,
+        slo=slo,
+    )
+    with console.progress(f"replaying {trace}") as show:
+        run = runner.replay(experiment, target, show)
+    conclude(run, objective, as_json)
+
+
+def conclude(run: Run, slo: object, as_json: bool) -> None:
+    """Show what a run measured and write its report; an interrupted or invalid run says so in its code."""
+    from servescope.analysis import SLO
+    from servescope.cli.main import INTERRUPTED
+    from servescope.reports import render, sections_of, story_of, write
+    from servescope.traces.errors import GateFailed
+
+    if run.trace.collect().is_empty():
+        console.say(f"Interrupted before any call had ended. Run: {run.path}")
+        raise typer.Exit(INTERRUPTED)
+    story = story_of([run], slo if isinstance(slo, SLO) else None)
+    page = write(story, run.path / "report.html")
+    made = sections_of(story)
+    if as_json:
+        print(render.json(story.title, made).decode())
+    else:
+        console.sections(s for s in made if s.name in ("service", "latencies"))
+    for doubt in run.info.doubts:
+        console.doubt(doubt)
+    console.say(f"Run: {run.path}\nReport: {page}")
+    if run.info.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if run.info.validity == "invalid":
+        raise GateFailed(
+            f"{run.info.name} is invalid: its numbers say more of the client than of the server.",
+            "The doubts say how to mend it; the run is kept.",
+        )
+
+
+def _object(text: str | None) -> dict[str, object]:
+    import msgspec
+
+    from servescope.traces.errors import InputError
+
+    if text is None:
+        return {}
+    try:
+        return msgspec.json.decode(text, type=dict[str, object])
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f"--extra-body is not a JSON object: {error}.", "Quote it for the shell."
+        ) from None

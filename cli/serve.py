@@ -1,0 +1,37 @@
+"""`servescope serve`: the embedded engine as an OpenAI-compatible server in real time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from servescope.cli import console
+from servescope.cli.options import TP, Gpu, Model, Params, System
+from servescope.cli.options import params as read_params
+
+
+def serve(
+    system: System = "sarathi",
+    param: Params = None,
+    model: Model = "Llama-3.1-8B",
+    gpu: Gpu = "H100",
+    tp: TP = 1,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8000,
+) -> None:
+    """Serve an emulated engine: /v1/completions, /v1/chat/completions, /v1/models, /health, /metrics.
+
+    Example:  servescope serve --system vllm_v0 --model Llama-3.1-8B --gpu H200 --port 8000
+    """
+    from servescope.engine import http
+    from servescope.loadgen.experiment import EngineSpec
+    from servescope.loadgen.simulate import engine_of
+
+    spec = EngineSpec(system=system, params=read_params(param), model=model, gpu=gpu, tp=tp)
+
+    def listening(url: str) -> None:
+        print(f"{system} serves {model} at {url}", flush=True)
+        console.say("Ctrl-C ends it.")
+
+    http.serve(engine_of(spec), model, host, port, listening)

@@ -1,0 +1,77 @@
+"""`servescope simulate`: give a trace to the embedded engine in virtual time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from servescope.cli import console
+from servescope.cli.options import (
+    TP,
+    Duration,
+    Format,
+    Gpu,
+    Json,
+    Model,
+    NumPrompts,
+    Out,
+    Params,
+    Seed,
+    Sessions,
+    Slo,
+    Start,
+    System,
+    TimeScale,
+    TraceName,
+    run_directory,
+    workload,
+)
+from servescope.cli.options import params as read_params
+from servescope.cli.options import slo as read_slo
+
+
+def simulate(
+    trace: TraceName,
+    system: System = "sarathi",
+    param: Params = None,
+    model: Model = "Llama-3.1-8B",
+    gpu: Gpu = "H100",
+    tp: TP = 1,
+    name: Annotated[str | None, typer.Option(help="Name of the run in reports.")] = None,
+    out: Out = None,
+    format: Format = None,
+    start: Start = 0.0,
+    duration: Duration = None,
+    num_prompts: NumPrompts = None,
+    time_scale: TimeScale = 1.0,
+    sessions: Sessions = "auto",
+    seed: Seed = 0,
+    slo: Slo = None,
+    as_json: Json = False,
+) -> None:
+    """Run a trace on the embedded engine in virtual time: hundreds of times faster than real time.
+
+    Example:  servescope simulate burstgpt:sessions --system sarathi -p chunk_tokens=512 --time-scale 0.01
+    """
+    from servescope.cli.replay import conclude
+    from servescope.loadgen import simulate as virtual
+    from servescope.loadgen.experiment import EngineSpec, Experiment
+
+    objective = read_slo(slo)
+    label = name or system
+    experiment = Experiment(
+        name=label,
+        workload=workload(trace, format, start, duration, num_prompts, time_scale, sessions),
+        engine=EngineSpec(system=system, params=read_params(param), model=model, gpu=gpu, tp=tp),
+        seed=seed,
+        slo=slo,
+    )
+    run = virtual.simulate(experiment, run_directory(out, label))
+    info = run.info
+    took_s = info.client["simulation_s"]
+    if info.duration_s and took_s:
+        console.say(
+            f"{info.duration_s:,.1f} s of service in {took_s:.2f} s: {info.duration_s / took_s:,.0f}x."
+        )
+    conclude(run, objective, as_json)

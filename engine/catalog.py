@@ -1,0 +1,103 @@
+"""The models and GPUs that are known by name, from `data/models.toml` and `data/gpus.toml`."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+
+import msgspec
+
+from servescope.traces.errors import InputError
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The shape of a dense transformer with a gated MLP and grouped-query attention."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    context_tokens: int
+    dtype_bytes: int = 2
+
+    @property
+    def layer_weights(self) -> int:
+        """Parameters of one layer's linear operators."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        return attention + 3 * self.hidden * self.intermediate
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights: the layers, the embedding and an untied LM head."""
+        embeddings = 2 * self.vocabulary * self.hidden
+        return (self.layers * self.layer_weights + embeddings) * self.dtype_bytes
+
+    def kv_bytes_per_token(self, tp: int) -> int:
+        """Bytes of keys and values that one GPU of `tp` keeps for a token."""
+        heads = max(1, self.kv_heads // tp)  # with more GPUs than KV heads, heads are copied
+        return 2 * self.layers * heads * self.head_dim * self.dtype_bytes
+
+
+class AllReduce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One all-reduce: a latency (s) and a bandwidth (bytes/s)."""
+
+    latency_s: float
+    bandwidth: float
+
+
+class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A GPU as the step-time formula sees it; `data/gpus.toml` explains and sources each field."""
+
+    memory_bytes: float
+    bandwidth: float
+    peak_flops: float
+    mbu: float
+    mfu: float
+    p: float
+    layer_s: float
+    small_ops_s: float
+    small_ops_s_per_element: float
+    kv_mbu: float
+    attention_mfu: float
+    all_reduce: dict[int, AllReduce]
+
+
+@cache
+def models() -> dict[str, Model]:
+    """Return the known models by name."""
+    return msgspec.toml.decode(_data("models.toml"), type=dict[str, Model])
+
+
+@cache
+def gpus() -> dict[str, Gpu]:
+    """Return the known GPUs by name."""
+    # TOML has string keys only: strict=False reads the "2" of all_reduce.2 as a number.
+    return msgspec.toml.decode(_data("gpus.toml"), type=dict[str, Gpu], strict=False)
+
+
+def find_model(name: str) -> Model:
+    """Return the model of that name, or say which names are near."""
+    return models()[known(name, models(), "a model")]
+
+
+def find_gpu(name: str) -> Gpu:
+    """Return the GPU of that name, or say which names are near."""
+    return gpus()[known(name, gpus(), "a GPU")]
+
+
+def known(name: str, names: Iterable[str], kind: str) -> str:
+    """Return `name` as `names` spells it, whatever its case; raise InputError when it is none."""
+    spelled = {each.lower(): each for each in names}
+    if name.lower() in spelled:
+        return spelled[name.lower()]
+    near = get_close_matches(name.lower(), spelled, n=3, cutoff=0.3) or sorted(spelled)
+    raise InputError(
+        f"{name!r} is not {kind}.", f"Near it: {', '.join(spelled[each] for each in near)}."
+    )
+
+
+def _data(name: str) -> bytes:
+    return (files("servescope.engine") / "data" / name).read_bytes()

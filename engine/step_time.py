@@ -1,0 +1,97 @@
+"""How long one engine step takes: a soft-max roofline of a batch's bytes and flops.
+
+The linear operators of a layer take
+
+    ((bytes / (bandwidth mbu))^p + (flops / (peak mfu))^p)^(1/p) + constant
+
+and so does the LM head, for the tokens that are sampled. A hard maximum of the two
+is twice as wrong, and worst at 128 to 512 tokens, where chunked prefill works.
+Attention, small operators, all-reduce and the engine's own overhead are added.
+"""
+
+from typing import NamedTuple
+
+from servescope.engine.catalog import Gpu, Model
+from servescope.traces.errors import InputError
+
+
+class Load(NamedTuple):
+    """What one step computes, summed over its batch."""
+
+    tokens: int  # through the linear operators: prefill and decode
+    sequences: int  # requests in the batch
+    kv_tokens: int  # cached tokens that decodes read
+    pairs: float  # query-key pairs of the prefill pieces
+
+
+class Overhead(NamedTuple):
+    """The engine's own time: per step, and per request in the batch (s).
+
+    The defaults are what the formula leaves of the decode steps of vLLM 0.26 on an H200:
+    asynchronous scheduling hides the cost of a request. Engines of 2023 took milliseconds.
+    """
+
+    step_s: float = 0.3e-3
+    sequence_s: float = 0.0
+
+
+class StepTime:
+    """The step time (s) of a model on `tp` GPUs, as a function of the load."""
+
+    __slots__ = (
+        "_compute", "_constant_s", "_head_compute", "_head_read", "_inverse_p", "_kv_token_s",
+        "_p", "_pair_s", "_read", "_sequence_s", "_token_s",
+    )  # fmt: skip
+
+    def __init__(
+        self, model: Model, gpu: Gpu, tp: int = 1, overhead: Overhead | None = None
+    ) -> None:
+        overhead = overhead or Overhead()
+        bandwidth = gpu.bandwidth * gpu.mbu
+        flops = gpu.peak_flops * gpu.mfu
+        p = gpu.p
+        layers = model.layers
+        weights = layers * model.layer_weights / tp
+        head = model.vocabulary * model.hidden / tp
+
+        # The parts of the two soft maxima, already raised to p.
+        self._p = p
+        self._inverse_p = 1 / p
+        self._read = (weights * model.dtype_bytes / bandwidth) ** p
+        self._compute = (2 * weights / flops) ** p
+        self._head_read = (head * model.dtype_bytes / bandwidth) ** p
+        self._head_compute = (2 * head / flops) ** p
+
+        self._constant_s = overhead.step_s + layers * (gpu.layer_s + gpu.small_ops_s)
+        self._token_s = layers * gpu.small_ops_s_per_element * model.hidden
+        self._sequence_s = overhead.sequence_s
+        self._kv_token_s = model.kv_bytes_per_token(tp) / (gpu.bandwidth * gpu.kv_mbu)
+        pair_flops = 4 * layers * model.heads * model.head_dim / tp  # scores, then values
+        self._pair_s = pair_flops / (gpu.peak_flops * gpu.attention_mfu)
+
+        if tp > 1:
+            if tp not in gpu.all_reduce:
+                raise InputError(
+                    f"There is no all-reduce time for {tp} such GPUs.",
+                    f"Use tp 1 or one of {', '.join(map(str, sorted(gpu.all_reduce)))}.",
+                )
+            reduce = gpu.all_reduce[tp]
+            self._constant_s += 2 * layers * reduce.latency_s  # after attention, after the MLP
+            message = model.hidden * model.dtype_bytes
+            self._token_s += 2 * layers * message / reduce.bandwidth
+
+    def __call__(self, load: Load) -> float:
+        """Return the seconds that a step of this load takes."""
+        tokens, sequences, kv_tokens, pairs = load
+        p = self._p
+        inverse_p = self._inverse_p
+        seconds: float = (
+            self._constant_s
+            + (self._read + self._compute * tokens**p) ** inverse_p
+            + (self._head_read + self._head_compute * sequences**p) ** inverse_p
+            + self._token_s * tokens
+            + self._sequence_s * sequences
+            + self._kv_token_s * kv_tokens
+            + self._pair_s * pairs
+        )
+        return seconds

@@ -1,0 +1,213 @@
+"""The HTTP edge: sends one call and stamps what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from servescope.loadgen import endpoints
+from servescope.loadgen.endpoints import Dialect, EventSplitter, Piece
+from servescope.loadgen.experiment import EndpointSpec
+from servescope.loadgen.prompts import Prompts
+from servescope.loadgen.records import Record
+from servescope.loadgen.workload import Call
+from servescope.traces.errors import InputError
+from servescope.traces.schema import CANCELLED, OK, TIMEOUT
+
+Clock = Callable[[], float]
+
+# Shorter than the 5 s after which common servers close an idle connection under the client's hands.
+IDLE_S = 2.0
+_BIG_BODY = 1 << 20
+
+
+class Client:
+    """An endpoint and the connections to it.
+
+    `reuse` says whether connections outlive a call; some servers close them without saying so.
+    """
+
+    def __init__(self, spec: EndpointSpec, *, reuse: bool = True) -> None:
+        self.spec = spec
+        self.base_url = _base_url(spec.base_url)
+        self.dialect: Dialect = endpoints.named(spec.backend)
+        self.url = self.base_url + (spec.path or self.dialect.path)
+        self.reuse = reuse
+        self.reused = 0  # calls that went over a connection of an earlier call
+        self._session: aiohttp.ClientSession | None = None
+        self._encode = msgspec.json.Encoder().encode
+
+    async def __aenter__(self) -> Client:
+        headers = {"Content-Type": "application/json"}
+        key = os.environ.get(self.spec.api_key_env)
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        connector = (
+            aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
+            if self.reuse
+            else aiohttp.TCPConnector(limit=0, force_close=True)
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=1 << 18,  # the default of 64 KiB slows long streams down
+            trace_configs=[self._connection_stamps()],
+            auto_decompress=False,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session:
+            await self._session.close()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The open session; only inside `async with`."""
+        assert self._session is not None
+        return self._session
+
+    def body(self, call: Call, prompts: Prompts, model: str) -> bytes:
+        """Return the bytes of a call's request."""
+        fields: dict[str, Any] = {
+            "model": model,
+            **self.dialect.body(call, prompts),
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if self.spec.ignore_eos:
+            fields["ignore_eos"] = True
+        return self._encode(fields | self.spec.extra_body)
+
+    async def send(self, record: Record, body: bytes, clock: Clock) -> None:
+        """Send a call and fill in its row. A failure is a status in the row, never an exception.
+
+        Statuses besides ok: http_503 and the like; connection; timeout; truncated (the stream ended
+        without saying so); malformed; server (an error inside the stream); cancelled.
+        """
+        stamp: dict[str, float] = {}
+        try:
+            async with (
+                asyncio.timeout(self.spec.timeout_s),
+                self.session.post(
+                    self.url,
+                    # aiohttp warns of large plain bytes; a file object is written piece by piece
+                    data=body if len(body) < _BIG_BODY else io.BytesIO(body),
+                    trace_request_ctx=(stamp, clock),
+                ) as response,
+            ):
+                record.first_byte_s = clock()
+                if response.status == 200:
+                    await _read_stream(response, self.dialect, record, clock)
+                else:
+                    said = (await response.content.read(2000)).decode(errors="replace")
+                    record.status, record.error = f"http_{response.status}", said
+        except TimeoutError:
+            record.status = TIMEOUT
+            record.error = f"no end after {self.spec.timeout_s:g} s"
+        except asyncio.CancelledError:
+            record.status, record.error = CANCELLED, "interrupted"
+        except (aiohttp.ClientError, OSError) as error:
+            record.status, record.error = "connection", f"{type(error).__name__}: {error}"
+        record.sent_s = stamp.get("sent_s")
+        record.end_s = clock()
+
+    def _connection_stamps(self) -> aiohttp.TraceConfig:
+        """Stamp the moment at which a request has a connection to be written to."""
+
+        async def created(_session: object, context: Any, _params: object) -> None:
+            if context.trace_request_ctx:
+                stamp, clock = context.trace_request_ctx
+                stamp["sent_s"] = clock()
+
+        async def reused(session: object, context: Any, params: object) -> None:
+            self.reused += 1
+            await created(session, context, params)
+
+        hooks = aiohttp.TraceConfig()
+        hooks.on_connection_create_end.append(created)
+        hooks.on_connection_reuseconn.append(reused)
+        return hooks
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Return status and body of a GET; raises aiohttp.ClientError or OSError."""
+        async with asyncio.timeout(10), self.session.get(self.base_url + path) as response:
+            return response.status, await response.read()
+
+
+async def _read_stream(
+    response: aiohttp.ClientResponse, dialect: Dialect, record: Record, clock: Clock
+) -> None:
+    split = EventSplitter()
+    chunk_s: list[float] = []
+    totals: list[int] = []  # tokens so far, after each chunk, where the server says so
+    record.chunk_s = chunk_s
+    piece = usage = Piece(False)
+    finish: str | None = None
+    try:
+        async for data in response.content.iter_any():
+            now = clock()
+            for event in split.feed(data):
+                piece = dialect.read(event)
+                if piece.has_text:
+                    chunk_s.append(now)
+                    if piece.completion_tokens is not None:
+                        totals.append(piece.completion_tokens)
+                if piece.error is not None:
+                    record.status, record.error = "server", piece.error
+                    return
+                if piece.completion_tokens is not None:
+                    usage = piece
+                finish = piece.finish or finish
+    except msgspec.DecodeError as error:
+        record.status, record.error = "malformed", str(error)
+        return
+    finally:
+        _conclude(record, chunk_s, totals, usage)
+    if finish is None and not split.done:
+        record.status = "truncated"
+        record.error = "the stream ended with neither a finish_reason nor [DONE]"
+    else:
+        record.status = OK
+
+
+def _conclude(record: Record, chunk_s: list[float], totals: list[int], usage: Piece) -> None:
+    if chunk_s:
+        record.first_token_s, record.last_token_s = chunk_s[0], chunk_s[-1]
+    record.output_tokens = len(chunk_s)
+    if usage.completion_tokens is not None:
+        record.output_tokens = usage.completion_tokens
+        record.cached_tokens = usage.cached_tokens
+        record.reasoning_tokens = usage.reasoning_tokens
+    if usage.prompt_tokens is not None:
+        record.input_tokens = usage.prompt_tokens
+    if len(totals) == len(chunk_s) > 0:
+        record.chunk_tokens = [b - a for a, b in zip([0, *totals], totals, strict=False)]
+
+
+def _base_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InputError(
+            f"'{url}' is not a URL of a server.", "Write it like http://127.0.0.1:8000."
+        )
+    if parts.username or parts.password:
+        raise InputError(
+            "The URL holds a user name or password, which would be written into the run.",
+            "Put the key into an environment variable and name it with --api-key-env.",
+        )
+    return url.rstrip("/").removesuffix("/v1")

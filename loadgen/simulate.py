@@ -1,0 +1,112 @@
+"""The virtual clock: the same workload given to the embedded engine, as fast as the host can.
+
+The only place where the load generator and the engine meet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from servescope.engine import Engine, Refused, Request, emulate, make_system, virtual
+from servescope.loadgen import experiment as experiments
+from servescope.loadgen.experiment import EngineSpec, Experiment
+from servescope.loadgen.records import Journal, Record
+from servescope.loadgen.replay import Due, Replay
+from servescope.loadgen.runner import begin_info, finish_info, workload_of
+from servescope.loadgen.validity import failure_doubts
+from servescope.loadgen.workload import Workload
+from servescope.traces.run import Run, refuse_taken
+from servescope.traces.schema import OK
+
+
+def engine_of(spec: EngineSpec) -> Engine:
+    """Make the engine that a spec describes; raises InputError for unknown names."""
+    return emulate(make_system(spec.system, spec.params), spec.model, spec.gpu, spec.tp)
+
+
+class Simulation:
+    """A workload as the engine's source of requests; what became of each call in `records`."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.records: list[Record] = []
+        self._replay = Replay(workload)
+        self._due: dict[str, Due] = {}
+
+    def next_due_s(self) -> float | None:
+        """Return when the next call is due."""
+        return self._replay.next_due_s()
+
+    def take(self, now: float) -> Iterable[Request]:
+        """Return the requests that are due by `now`."""
+        for due in self._replay.take(now):
+            call = due.call
+            self._due[call.id] = due
+            yield Request(
+                call.id,
+                call.input_tokens,
+                call.output_tokens,
+                due.due_s,
+                program_id=call.program_id,
+            )
+
+    def refused(self, request: Request, error: Refused, now: float) -> None:
+        """Record a request that the engine can never serve, as an endpoint would: HTTP 400."""
+        record = self._record(request, "http_400", now)
+        record.error = str(error)
+        self._end(record, now)
+
+    def finished(self, request: Request, now: float) -> None:
+        """Record a request whose last token is out."""
+        record = self._record(request, OK, now)
+        record.chunk_s = request.token_s
+        record.first_token_s, record.last_token_s = request.token_s[0], request.token_s[-1]
+        record.output_tokens = request.generated
+        self._end(record, now)
+
+    def _record(self, request: Request, status: str, now: float) -> Record:
+        due = self._due.pop(request.id)
+        record = Record.of(due, status)
+        # in virtual time the client is never late
+        record.dispatched_s = record.sent_s = record.first_byte_s = due.due_s
+        record.end_s = now
+        return record
+
+    def _end(self, record: Record, now: float) -> None:
+        self.records.append(record)
+        lost = self._replay.ended(record.call_id, now, ok=record.status == OK)
+        self.records += [Record.given_up(call, now) for call in lost]
+
+
+def simulate(experiment: Experiment, out: Path) -> Run:
+    """Run an experiment on its embedded engine in virtual time and seal the run.
+
+    Raises OutputExists if `out` is taken and InputError for an engine that does not exist.
+    """
+    assert experiment.engine is not None
+    refuse_taken(out)
+    engine = engine_of(experiment.engine)
+    workload = workload_of(experiment.workload)
+    plan = workload.plan()
+    info = begin_info(experiment, workload, plan, clock="virtual", system=experiment.engine.system)
+    info = msgspec.structs.replace(info, model=experiment.engine.model)
+    simulation = Simulation(workload)
+    begun = time.perf_counter()
+    virtual.run(engine, simulation)
+    took_s = time.perf_counter() - begun
+    run = Run.create(out, experiments.to_toml(experiment), plan, info)
+    with Journal(run.journal) as journal:
+        for record in simulation.records:
+            journal.append(record)
+    calls = run.trace.collect()
+    run.seal(
+        msgspec.structs.replace(
+            finish_info(info, calls),
+            client={"simulation_s": took_s},
+            doubts=(*info.doubts, *failure_doubts(calls)),
+        )
+    )
+    return Run.open(run.path)

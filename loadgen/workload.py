@@ -1,0 +1,161 @@
+"""What is to be sent: programs of calls, and the plan they make."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from servescope.traces.errors import InputError
+from servescope.traces.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to come: how many tokens, after which calls, after what delay.
+
+    It is due `delay_s` after the end of its last parent, and not before `offset_s` after its
+    program's start. `prompt_stream` names the text that its prompt is cut from; calls of one stream
+    share as much of their prompts as the shorter one is long.
+    """
+
+    id: str
+    program_id: str
+    turn: int
+    input_tokens: int
+    output_tokens: int
+    parents: tuple[str, ...] = ()
+    delay_s: float = 0.0
+    offset_s: float = 0.0
+    prompt_stream: str = ""
+    prefix_blocks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Calls that belong together, parents before children, and when the first of them is due."""
+
+    id: str
+    start_s: float
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Programs in order of their start. `left_out` counts, by reason, what cannot be sent."""
+
+    programs: tuple[Program, ...]
+    block_tokens: int | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, trace: Trace) -> Workload:
+        """Make the workload of a trace: every call of it that has tokens to send and to generate.
+
+        Calls of one program_id are one program, all others a program each. A recorded delay counts
+        from the parent's end; where none is recorded the call keeps its distance from the program's
+        start, and still waits for its parents. Raises InputError if nothing can be sent.
+        """
+        trace.require("arrival_s")
+        left_out: Counter[str] = Counter()
+        by_program: dict[str, list[dict[str, Any]]] = {}
+        for row in trace.collect().iter_rows(named=True):
+            reason = _unsendable(row)
+            if reason:
+                left_out[reason] += 1
+            else:
+                key = row.get("program_id") or f"call-{row['call_id']}"
+                by_program.setdefault(key, []).append(row)
+        if not by_program:
+            raise InputError(
+                "No call of the trace can be sent.",
+                "Choose another window; a call needs an arrival, input tokens and output tokens.",
+            )
+        programs = [_program(key, rows) for key, rows in by_program.items()]
+        doubts = [f"{count} calls were left out: {reason}." for reason, count in left_out.items()]
+        return cls(
+            programs=tuple(sorted(programs, key=lambda program: (program.start_s, program.id))),
+            block_tokens=trace.provenance.block_tokens
+            if "prefix_blocks" in trace.columns
+            else None,
+            left_out=dict(left_out),
+            doubts=(*trace.provenance.doubts, *doubts),
+        )
+
+    def calls(self) -> Iterator[Call]:
+        """Every call, program by program."""
+        for program in self.programs:
+            yield from program.calls
+
+    def plan(self) -> pl.DataFrame:
+        """Return the plan, one row a call; due_s is known beforehand only of calls without parents."""
+        rows = [
+            {
+                "call_id": call.id,
+                "program_id": call.program_id,
+                "turn": call.turn,
+                "due_s": None if call.parents else program.start_s + call.offset_s,
+                "parents": list(call.parents),
+                "delay_s": call.delay_s,
+                "offset_s": call.offset_s,
+                "input_tokens": call.input_tokens,
+                "output_tokens": call.output_tokens,
+                "prompt_stream": call.prompt_stream,
+                "prefix_blocks": list(call.prefix_blocks),
+            }
+            for program in self.programs
+            for call in program.calls
+        ]
+        lists = {"parents": pl.List(pl.String), "prefix_blocks": pl.List(pl.UInt64)}
+        return pl.DataFrame(rows, schema_overrides={"due_s": pl.Float64, **lists})
+
+
+def digest(plan: pl.DataFrame, seed: int) -> str:
+    """Return the SHA-256 of a plan and its seed: equal digests mean equal bytes to send."""
+    text = plan.write_ndjson()
+    return hashlib.sha256(f"{seed}\n{text}".encode()).hexdigest()
+
+
+def _unsendable(row: dict[str, Any]) -> str | None:
+    if row["arrival_s"] is None:
+        return "no arrival"
+    if not row["input_tokens"]:
+        return "no input tokens"
+    if not row["output_tokens"]:
+        return "no output tokens (the source failed, or did not say)"
+    return None
+
+
+def _program(key: str, rows: list[dict[str, Any]]) -> Program:
+    rows = sorted(rows, key=lambda row: float(row["arrival_s"]))
+    start = float(rows[0]["arrival_s"])
+    sendable = {row["call_id"] for row in rows}
+    calls: list[Call] = []
+    stream, longest = key, 0
+    for turn, row in enumerate(rows):
+        parents = tuple(parent for parent in row.get("parents") or () if parent in sendable)
+        delay = row.get("delay_s") if parents else None
+        # A prompt that is shorter than what was said so far was cut by the client: nothing is shared.
+        if row["input_tokens"] < longest:
+            stream = f"{key}#{turn}"
+        longest = row["input_tokens"] + row["output_tokens"]
+        calls.append(
+            Call(
+                id=row["call_id"],
+                program_id=key,
+                turn=turn,
+                input_tokens=row["input_tokens"],
+                output_tokens=row["output_tokens"],
+                parents=parents,
+                delay_s=0.0 if delay is None else float(delay),
+                offset_s=0.0 if delay is not None else float(row["arrival_s"]) - start,
+                prompt_stream=stream,
+                prefix_blocks=tuple(row.get("prefix_blocks") or ()),
+            )
+        )
+    return Program(key, start, tuple(calls))

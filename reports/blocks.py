@@ -1,0 +1,58 @@
+"""What a page is made of: sections of notes, tables and figures, with no word of HTML in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import plotly.graph_objects as go
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A sentence that stands out. `mark` is the word before it that says its kind, also in print."""
+
+    kind: Literal["verdict", "doubt", "plain"]
+    text: str
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A table's column: key in the data, heading, and how its numbers are written.
+
+    `form` is text, count, share, milliseconds (of a value in seconds), rate or ratio.
+    """
+
+    key: str
+    heading: str
+    form: Literal["text", "count", "share", "ms", "rate", "ratio"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of raw values in SI units; only the page turns them into text."""
+
+    columns: tuple[Column, ...]
+    rows: Sequence[dict[str, Cell]]
+    says: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A Plotly figure and the sentence that says how to read it."""
+
+    figure: go.Figure
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what stands under it. `name` is its anchor and its key in the JSON."""
+
+    name: str
+    title: str
+    blocks: tuple[Note | Table | Figure, ...]

@@ -1,0 +1,49 @@
+"""A report: one run, or two runs compared, as a page and as JSON."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from servescope.analysis.compare import compare
+from servescope.analysis.slo import SLO
+from servescope.reports import render
+from servescope.reports.blocks import Section
+from servescope.reports.sections import SECTIONS, Story
+from servescope.traces.errors import InputError, OutputExists
+from servescope.traces.run import Run
+
+
+def story_of(runs: list[Run], slo: SLO | None = None) -> Story:
+    """Make the story of one run, or of two runs of one plan compared (the first is the baseline)."""
+    if not 1 <= len(runs) <= 2:
+        raise InputError(f"A report tells of one run or two, not {len(runs)}.", "Name one or two.")
+    for run in runs:
+        if run.trace.collect().is_empty():
+            raise InputError(
+                f"{run.path} holds no call that has ended.", "Replay again and let it run longer."
+            )
+    comparison = compare(*runs, slo) if len(runs) == 2 else None
+    return Story(tuple(runs), slo, comparison)
+
+
+def sections_of(story: Story) -> list[Section]:
+    """Return the sections that have something to say; strangers add theirs as `servescope.sections`."""
+    strangers = {point.name: point.load() for point in entry_points(group="servescope.sections")}
+    made = (section(story) for section in {**SECTIONS, **strangers}.values())
+    return [section for section in made if section]
+
+
+def write(story: Story, out: Path, *, overwrite: bool = False) -> Path:
+    """Write the page to `out` and its numbers beside it as JSON; returns the page's path."""
+    beside = out.with_suffix(".json")
+    for path in (out, beside):
+        if path.exists() and not overwrite:
+            raise OutputExists(
+                f"{path} exists already.", "Choose another --out or add --overwrite."
+            )
+    sections = sections_of(story)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(render.html(story.title, sections), encoding="utf-8")
+    beside.write_bytes(render.json(story.title, sections))
+    return out

@@ -1,0 +1,270 @@
+"""The sections of a report: each a function from the story to a section, or None if it has no say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+from servescope.analysis import metrics
+from servescope.analysis.compare import Comparison
+from servescope.analysis.describe import describe
+from servescope.analysis.metrics import METRICS
+from servescope.analysis.slo import SLO, attainment
+from servescope.reports import figures
+from servescope.reports.blocks import Column, Figure, Note, Section, Table
+from servescope.traces.run import Run
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a report tells: one run, or two runs and how they compare, and the SLO they are held to."""
+
+    runs: tuple[Run, ...]
+    slo: SLO | None = None
+    comparison: Comparison | None = None
+
+    @property
+    def title(self) -> str:
+        """Heading of the page."""
+        return " against ".join(run.info.name for run in self.runs)
+
+    @cached_property
+    def calls(self) -> dict[str, pl.DataFrame]:
+        """Per-call metrics of each run, by name."""
+        return {run.info.name: metrics.of_calls(run.trace) for run in self.runs}
+
+    def values(self, metric: str) -> dict[str, pl.Series]:
+        """Values of a metric in each run that has any, by name."""
+        found = {run.info.name: metrics.values(run.trace, metric)["value"] for run in self.runs}
+        return {name: series for name, series in found.items() if len(series)}
+
+
+def verdict(story: Story) -> Section:
+    """Say what came of it first, then every reason to doubt it."""
+    notes: list[Note] = []
+    if story.comparison:
+        notes.append(Note("verdict", story.comparison.verdict))
+    for run in story.runs:
+        info = run.info
+        if info.validity != "valid":
+            text = f"{info.name}: the numbers are {info.validity}; the doubts below say why."
+            notes.append(Note("doubt", text, info.validity.upper()))
+    if not story.comparison:
+        through = metrics.throughput(story.runs[0].trace)
+        text = f"{through.calls - through.failed} of {through.calls} calls served"
+        if story.slo:
+            met = attainment(story.runs[0].trace, story.slo)
+            text += f", {met.share:.1%} of all {met.per} within {story.slo}"
+        notes.append(Note("verdict", f"{text}."))
+    said = story.comparison.doubts if story.comparison else tuple(story.runs[0].info.doubts)
+    notes += [Note("doubt", doubt, "Doubt") for doubt in _merged(said, story)]
+    return Section("verdict", "Verdict", tuple(notes))
+
+
+def differences(story: Story) -> Section | None:
+    """Show every statistic of both runs and the interval of their ratio."""
+    comparison = story.comparison
+    if comparison is None:
+        return None
+    a, b = comparison.a, comparison.b
+    table = Table(
+        (
+            Column("statistic", "statistic"),
+            Column("a", f"{a} (ms)", "ms"),
+            Column("b", f"{b} (ms)", "ms"),
+            Column("ratio", f"{b} / {a}", "ratio"),
+            Column("low", "95 % from", "ratio"),
+            Column("high", "to", "ratio"),
+            Column("verdict", f"{b} is"),
+        ),
+        [
+            {
+                "statistic": row.label,
+                "a": row.a,
+                "b": row.b,
+                "ratio": row.b / row.a if row.a else None,
+                "low": row.ratio.low if row.ratio else None,
+                "high": row.ratio.high if row.ratio else None,
+                "verdict": row.verdict,
+            }
+            for row in comparison.differences
+        ],
+        f"{comparison.pairs} pairs of calls; intervals from {comparison.blocks or 'no'} blocks of time"
+        " drawn again with programs kept whole. One question was decided beforehand (the verdict);"
+        " these rows describe, and with so many rows one in twenty may differ by chance.",
+    )
+    blocks: list[Table | Figure] = [table]
+    if comparison.blocks:
+        blocks.append(
+            Figure(figures.forest(comparison), "An interval that crosses 1 tells nothing apart.")
+        )
+    return Section("differences", "By how much, and how sure", tuple(blocks))
+
+
+def service(story: Story) -> Section:
+    """Show throughput, failures, SLO attainment and goodput."""
+    rows = []
+    for run in story.runs:
+        through = metrics.throughput(run.trace)
+        met = attainment(run.trace, story.slo) if story.slo else None
+        rows.append(
+            {
+                "run": run.info.name,
+                "calls": through.calls,
+                "failed": through.failed,
+                "offered": through.offered_rps,
+                "served": through.calls_rps,
+                "tokens": through.output_tps,
+                "share": met.share if met else None,
+                "goodput": met.goodput_rps if met else None,
+            }
+        )
+    columns = [
+        Column("run", "run"),
+        Column("calls", "calls", "count"),
+        Column("failed", "failed", "count"),
+        Column("offered", "offered calls/s", "rate"),
+        Column("served", "served calls/s", "rate"),
+        Column("tokens", "output tokens/s", "rate"),
+    ]
+    says = "Tokens are counted, never chunks. The span is from the first due call to the last end."
+    if story.slo:
+        columns += [Column("share", "within SLO", "share"), Column("goodput", "goodput /s", "rate")]
+        says += f" SLO: {story.slo}; failed and unfinished calls are misses."
+    return Section("service", "What was served", (Table(tuple(columns), rows, says),))
+
+
+def latencies(story: Story) -> Section:
+    """Show the distribution of every metric, with its definition and its clock."""
+    rows = []
+    for run in story.runs:
+        for row in metrics.summary(run.trace).iter_rows(named=True):
+            metric = METRICS[row["metric"]]
+            if row["n"] and not (run.info.clock == "virtual" and metric.name == "lag"):
+                rows.append(
+                    {"run": run.info.name, **row, "metric": metric.label, "says": metric.says}
+                )
+    columns = (
+        Column("metric", "metric"),
+        Column("run", "run"),
+        Column("n", "n", "count"),
+        Column("mean", "mean (ms)", "ms"),
+        Column("p50", "p50 (ms)", "ms"),
+        Column("p90", "p90 (ms)", "ms"),
+        Column("p99", "p99 (ms)", "ms"),
+        Column("max", "max (ms)", "ms"),
+        Column("says", "definition"),
+    )
+    order = {metric.label: place for place, metric in enumerate(METRICS.values())}
+    rows.sort(key=lambda row: order[row["metric"]])
+    return Section("latencies", "Latencies", (Table(columns, rows),))
+
+
+def pictures(story: Story) -> Section:
+    """Draw the tails, the calls over time, and the load."""
+    blocks = []
+    for metric, says in (
+        ("ttft", "Share of calls whose first token took longer."),
+        ("tbt", "Share of gaps between tokens that were longer."),
+        ("icl", "Share of gaps between chunks that were longer (chunks hold several tokens here)."),
+        ("jct", "Share of programs that took longer from first due call to last token."),
+    ):
+        values = story.values(metric)
+        if values and not (metric == "icl" and story.values("tbt")):
+            blocks.append(Figure(figures.ccdf(values, metric), says))
+    blocks.append(
+        Figure(figures.over_time(story.calls, "ttft"), "Every call at the moment it was due.")
+    )
+    blocks.append(
+        Figure(figures.in_flight(story.calls), "Calls sent and not ended: the load that was there.")
+    )
+    return Section("pictures", "Pictures", tuple(blocks))
+
+
+def workload(story: Story) -> Section:
+    """Say what traffic it was."""
+    run = story.runs[0]
+    described = describe(run.trace)
+    asked = (run.path / "experiment.toml").read_text()
+    rows = [
+        {"what": "calls planned", "value": run.info.planned_calls},
+        {"what": "programs", "value": run.info.workload.get("programs")},
+        {
+            "what": "programs of several calls",
+            "value": run.info.workload.get("multi_turn_programs"),
+        },
+    ]
+    for what, spread in (
+        ("input tokens", described.input_tokens),
+        ("output tokens", described.output_tokens),
+    ):
+        if spread:
+            rows.append({"what": f"{what}, mean", "value": round(spread.mean)})
+            rows.append({"what": f"{what}, p99", "value": round(spread.p99)})
+    table = Table((Column("what", ""), Column("value", "", "count")), rows)
+    picture = Figure(figures.lengths(story.calls[run.info.name]), "One point a call.")
+    return Section("workload", "The traffic", (table, picture, Note("plain", asked, "experiment")))
+
+
+def provenance(story: Story) -> Section:
+    """Say how each run was made, so that somebody else can make it again."""
+    rows = []
+    for run in story.runs:
+        info = run.info
+        rows.append(
+            {
+                "run": info.name,
+                "system": info.system,
+                "clock": info.clock,
+                "model": info.model,
+                "endpoint": info.endpoint,
+                "validity": info.validity,
+                "lag": info.client.get("lag_p99_s"),
+                "cpu": info.client.get("cpu_share"),
+                "started": info.started,
+                "version": info.version,
+                "plan": (info.plan_sha256 or "")[:12],
+            }
+        )
+    columns = (
+        Column("run", "run"),
+        Column("system", "system"),
+        Column("clock", "clock"),
+        Column("model", "model"),
+        Column("endpoint", "endpoint"),
+        Column("validity", "validity"),
+        Column("lag", "client lag p99 (ms)", "ms"),
+        Column("cpu", "client CPU", "share"),
+        Column("started", "started"),
+        Column("version", "servescope"),
+        Column("plan", "plan"),
+    )
+    says = "Runs with the same plan were sent the same bytes at the same planned times."
+    return Section("provenance", "Provenance", (Table(columns, rows, says),))
+
+
+def _merged(doubts: tuple[str, ...], story: Story) -> list[str]:
+    """Say once what is doubted of every run."""
+    names = [run.info.name for run in story.runs]
+    merged: dict[str, list[str]] = {}
+    for doubt in doubts:
+        name = next((n for n in names if len(names) > 1 and doubt.startswith(f"{n}: ")), "")
+        merged.setdefault(doubt.removeprefix(f"{name}: ") if name else doubt, []).append(name)
+    return [
+        text if len(who) == len(names) or who == [""] else f"{who[0]}: {text}"
+        for text, who in merged.items()
+    ]
+
+
+SECTIONS: dict[str, Callable[[Story], Section | None]] = {
+    "verdict": verdict,
+    "differences": differences,
+    "service": service,
+    "pictures": pictures,
+    "latencies": latencies,
+    "workload": workload,
+    "provenance": provenance,
+}

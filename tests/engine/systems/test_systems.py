@@ -1,0 +1,84 @@
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from servescope.engine import systems as package
+from servescope.engine.engine import Engine
+from servescope.engine.kvcache import BlockPool
+from servescope.engine.policy import Batch, System, View
+from servescope.engine.request import Request
+from servescope.engine.systems import SYSTEMS, installed_systems, make_system
+from servescope.engine.systems.sarathi import Sarathi
+from servescope.engine.systems.vllm_v0 import VllmV0
+from servescope.traces.errors import InputError
+
+
+class Blindfold:
+    """A system around another one, that takes the hidden truth away while that one plans."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+
+    def plan(self, view: View) -> Batch:
+        everyone = [*view.waiting, *view.prefilling, *view.decoding]
+        hidden = [request.output_tokens for request in everyone]
+        for request in everyone:
+            del request.output_tokens
+        batch = self.system.plan(view)
+        for request, tokens in zip(everyone, hidden, strict=True):
+            request.output_tokens = tokens
+        return batch
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_no_system_reads_the_output_length(name: str) -> None:
+    engine = Engine(Blindfold(make_system(name)), lambda load: 1.0, BlockPool(40), 1000)
+    for i in range(10):
+        engine.submit(Request(str(i), 100, 100, 0.0), 0.0)
+    now = 0.0
+    while step := engine.begin(now):
+        engine.finish(step)
+        now = step.ends_s
+    assert engine.counters.finished == 10
+    assert engine.counters.preemptions > 0
+
+
+def test_parameters_are_given_as_text() -> None:
+    assert make_system("sarathi", {"chunk_tokens": "2048"}) == Sarathi(chunk_tokens=2048)
+    assert make_system("vllm_v0") == VllmV0()
+
+
+def test_an_unknown_system_lists_the_near_ones() -> None:
+    with pytest.raises(InputError, match=r"'vllm' is not a system\. Near it: vllm_v0"):
+        make_system("vllm")
+
+
+def test_an_unknown_parameter_lists_those_there_are() -> None:
+    with pytest.raises(InputError, match=r"'chunk' is not .* has: chunk_tokens, max_num_seqs"):
+        make_system("sarathi", {"chunk": "1"})
+
+
+@pytest.mark.parametrize("value", ["many", "0", "-5", "1.5"])
+def test_a_parameter_that_makes_no_sense_is_refused(value: str) -> None:
+    with pytest.raises(InputError, match="cannot take"):
+        make_system("sarathi", {"chunk_tokens": value})
+
+
+@dataclass(frozen=True)
+class Stranger:
+    def plan(self, view: View) -> Batch:
+        return Batch()
+
+
+def test_an_installed_plug_in_is_a_system_by_its_entry_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Point(EntryPoint):
+        def load(self) -> type[Stranger]:
+            return Stranger
+
+    points = [Point("stranger", "elsewhere:Stranger", "servescope.systems")]
+    monkeypatch.setattr(package, "entry_points", lambda group: points)
+    assert set(installed_systems()) == {*SYSTEMS, "stranger"}
+    assert make_system("stranger") == Stranger()
