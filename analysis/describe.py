@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from servescope.traces.schema import OK
@@ -23,19 +24,19 @@ class Spread:
 
     @classmethod
     def of(cls, values: pl.Series) -> Spread | None:
-        """Describe the values, nulls left out; None if there are none. Quantiles are order statistics."""
-        kept = values.drop_nulls().cast(pl.Float64)
-        if kept.is_empty():
+        """Describe the values that are not null; None if there are none."""
+        kept = values.drop_nulls().cast(pl.Float64).to_numpy()
+        if not len(kept):
             return None
-        mean = float(kept.mean())  # type: ignore[arg-type]
-        spread = float(kept.std(ddof=0))  # type: ignore[arg-type]
-        p50, p90, p99 = (float(kept.quantile(q, "higher")) for q in (0.5, 0.9, 0.99))  # type: ignore[arg-type]
-        return cls(mean, p50, p90, p99, float(kept.max()), spread / mean if mean else None)  # type: ignore[arg-type]
+        mean = float(kept.mean())
+        p50, p90, p99 = np.quantile(kept, (0.5, 0.9, 0.99), method="inverted_cdf").tolist()
+        cv = float(kept.std()) / mean if mean else None
+        return cls(mean, p50, p90, p99, float(kept.max()), cv)
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The summary. Times are seconds; `iat` are inter-arrival times, None where the clock is too coarse.
+    """The summary. Times are seconds; `iat` (inter-arrival) is None for too coarse a clock.
 
     `iat_cv` above 1 means burstier than Poisson, below 1 more regular. `multi_turn_share` is the
     share of calls in programs of two or more.
@@ -69,7 +70,7 @@ def describe(trace: Trace) -> Description:
     )
     span = float(arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else None
     gaps = arrivals.diff().drop_nulls()
-    tied = float((gaps == 0).mean() or 0.0) if len(gaps) else 0.0  # type: ignore[arg-type]
+    tied = int((gaps == 0).sum()) / len(gaps) if len(gaps) else 0.0
     if tied > 0.5:
         doubts.append(
             f"{tied:.0%} of the arrivals share a stamp, so no inter-arrival statistic is given."

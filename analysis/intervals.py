@@ -6,7 +6,6 @@ narrow. Here time is cut into blocks, programs stay whole, and whole blocks are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +14,12 @@ from scipy import stats
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
+Counts = npt.NDArray[np.int64]
 
 RESAMPLES = 1000
-FEWEST_BLOCKS = 8
-MOST_BLOCKS = 20
+FEWEST_BLOCKS, MOST_BLOCKS = 8, 20
+PROGRAMS_A_BLOCK = 5
+FEWEST_PROGRAMS = FEWEST_BLOCKS * PROGRAMS_A_BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +35,26 @@ class Interval:
         return value < self.low or value > self.high
 
 
-def blocks_of(starts: Sequence[float]) -> Ints | None:
+def blocks_of(starts: npt.ArrayLike) -> Ints | None:
     """Cut programs into blocks of equal number by the order of their starts.
 
-    Returns the block of each program, or None for so few programs that no interval can be had:
-    at least five programs a block and eight blocks.
+    Returns the block of each program, shape (programs,), or None for fewer than FEWEST_PROGRAMS.
     """
-    count = min(MOST_BLOCKS, len(starts) // 5)
+    times = np.asarray(starts, dtype=np.float64)
+    count = min(MOST_BLOCKS, len(times) // PROGRAMS_A_BLOCK)
     if count < FEWEST_BLOCKS:
         return None
-    ranks = np.argsort(np.argsort(np.asarray(starts), kind="stable"), kind="stable")
-    return (ranks * count // len(starts)).astype(np.intp)
+    ranks = np.argsort(np.argsort(times, kind="stable"), kind="stable")
+    return (ranks * count // len(times)).astype(np.intp)
 
 
-def resampled_counts(blocks: int, seed: int, resamples: int = RESAMPLES) -> npt.NDArray[np.int64]:
+def resampled_counts(blocks: int, seed: int, resamples: int = RESAMPLES) -> Counts:
     """Return how often each block is drawn in each resample: shape (resamples, blocks)."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=resamples)
 
 
-def quantiles(values: Floats, block: Ints, counts: npt.NDArray[np.int64], q: float) -> Floats:
+def quantiles(values: Floats, block: Ints, counts: Counts, q: float) -> Floats:
     """Return the q-quantile of the values in every resample: shape (resamples,).
 
     `block` names the block of each value. A resample without a value has NaN.
@@ -68,7 +69,7 @@ def quantiles(values: Floats, block: Ints, counts: npt.NDArray[np.int64], q: flo
     return found
 
 
-def means(values: Floats, block: Ints, counts: npt.NDArray[np.int64]) -> Floats:
+def means(values: Floats, block: Ints, counts: Counts) -> Floats:
     """Return the mean of the values in every resample: shape (resamples,)."""
     blocks = counts.shape[1]
     total = np.bincount(block, values, minlength=blocks)

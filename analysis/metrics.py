@@ -2,7 +2,7 @@
 
 Every latency exists on two clocks. The *sent* clock starts when the client wrote the request; the
 *due* clock when the plan wanted it sent, so that a late client cannot hide a wait (coordinated
-omission). Missing is null: a call that never answered has no TTFT, and counts as a miss in every SLO.
+omission). Missing is null: a call that never answered has no TTFT, and misses every SLO.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from polars import col
 from servescope.traces.schema import OK
 from servescope.traces.trace import Trace
 
-Unit = Literal["s", "tokens/s", "calls/s", "share", "calls", "programs"]
-
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One latency: what it is measured on, how it is computed, and what it means.
+    """One latency in seconds: what it is measured on, how it is computed, and what it means.
 
     `per` says what one value belongs to: a call, a program, or the gap between two tokens.
     """
@@ -33,12 +31,16 @@ class Metric:
     needs: tuple[str, ...]
     expr: pl.Expr
     says: str
-    unit: Unit = "s"
+
+    @property
+    def between_tokens(self) -> bool:
+        """Whether it needs two tokens or chunks, so that a call of one has none."""
+        return self.name in ("tpot", "tbt", "icl", "stall")
 
 
 _ANSWERED = col("status") == OK
 _GAPS = col("chunk_s").list.diff(null_behavior="drop")
-# A chunk is a token exactly when there are as many of them; otherwise its gaps say nothing of tokens.
+# Only where there are as many chunks as tokens do the gaps between chunks say anything of tokens.
 _CHUNK_IS_TOKEN = col("chunk_s").list.len() == col("output_tokens")
 
 METRICS: dict[str, Metric] = {
@@ -59,7 +61,7 @@ METRICS: dict[str, Metric] = {
             pl.when(col("output_tokens") > 1).then(
                 (col("last_token_s") - col("first_token_s")) / (col("output_tokens") - 1)
             ),
-            "time per output token: (last token - first token) / (tokens - 1), a mean within a call",
+            "time per output token: (last token - first token) / (tokens - 1) of a call",
         ),
         Metric(
             "tbt", "TBT", "gap", "none", ("chunk_s", "output_tokens"),
@@ -88,8 +90,8 @@ METRICS: dict[str, Metric] = {
         Metric(
             "jct", "JCT", "program", "due", ("program_id", "due_s", "last_token_s"),
             pl.when(_ANSWERED.all()).then(col("last_token_s").max() - col("due_s").min()),
-            "job completion time: from a program's first due call to its last token, pauses of users"
-            " and tools included; null if any of its calls failed",
+            "job completion time: from a program's first due call to its last token, pauses of"
+            " users and tools included; null if any of its calls failed",
         ),
         Metric(
             "lag", "Schedule lag", "call", "due", ("due_s", "sent_s"), col("sent_s") - col("due_s"),
@@ -168,7 +170,7 @@ def summary(run: Trace) -> pl.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Rates over the run, from the first due call to the last end. Tokens are counted, never chunks."""
+    """Rates from the first due call to the last end; tokens are counted, never chunks."""
 
     span_s: float
     calls: int
@@ -181,12 +183,13 @@ class Throughput:
 
 
 def throughput(run: Trace) -> Throughput:
-    """Return how much was asked and served per second; failed calls count as asked, not as served."""
+    """Return what was asked and served per second; a failed call is asked and not served."""
     calls = run.collect()
-    start, end = calls["due_s"].min(), calls["end_s"].max()
-    span = float(end) - float(start) if start is not None and end is not None else 0.0  # type: ignore[arg-type]
-    last_due = calls["due_s"].max()
-    offered = float(last_due) - float(start) if last_due is not None else 0.0  # type: ignore[arg-type]
+    first_s, last_s, end_s = calls.select(
+        first=col("due_s").min(), last=col("due_s").max(), end=col("end_s").max()
+    ).row(0)
+    span = end_s - first_s if calls.height else 0.0
+    offered = last_s - first_s if calls.height else 0.0
     served = calls.filter(_ANSWERED)
     tokens_out = int(served["output_tokens"].sum())
     tokens_in = int(served["input_tokens"].sum())

@@ -1,15 +1,17 @@
-"""Service level objectives: a condition on metrics, and the share of calls or programs that meet it."""
+"""Service level objectives: conditions on metrics, and the share that meets them."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import polars as pl
 
 from servescope.analysis import metrics
 from servescope.analysis.metrics import METRICS
 from servescope.traces.errors import InputError
+from servescope.traces.schema import OK
 from servescope.traces.trace import Trace
 
 _CONDITION = re.compile(r"\s*([a-z_0-9]+)\s*(?:<=|<|:)\s*([0-9.]+)\s*(ms|s)?\s*")
@@ -29,12 +31,22 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class SLO:
-    """Conditions that must all hold. Program metrics (jct) are asked of programs, all others of calls."""
+    """Conditions that must all hold.
+
+    Program metrics (jct) are asked of programs; with one of them the SLO is a program's, which
+    meets it if all its calls do too.
+    """
 
     conditions: tuple[Condition, ...]
 
     def __str__(self) -> str:
         return " and ".join(map(str, self.conditions))
+
+    @property
+    def per(self) -> Literal["calls", "programs"]:
+        """What the SLO is asked of."""
+        per_program = any(METRICS[c.metric].per == "program" for c in self.conditions)
+        return "programs" if per_program else "calls"
 
     @classmethod
     def parse(cls, text: str) -> SLO:
@@ -82,7 +94,6 @@ def judged(run: Trace, slo: SLO) -> pl.DataFrame:
     per_program = [c for c in slo.conditions if METRICS[c.metric].per == "program"]
     per_call = [c for c in slo.conditions if METRICS[c.metric].per == "call"]
     calls = metrics.of_calls(run).select("program_id", "due_s", met=_all_below(per_call))
-    # An answer of a single chunk has no gap that could be too long, so only a failure misses there.
     if not per_program:
         return calls
     programs = metrics.of_programs(run).select("program_id", "due_s", met=_all_below(per_program))
@@ -99,15 +110,14 @@ def attainment(run: Trace, slo: SLO) -> Attainment:
     table = judged(run, slo)
     met = int(table["met"].sum())
     span = metrics.throughput(run).span_s
-    per = "programs" if any(METRICS[c.metric].per == "program" for c in slo.conditions) else "calls"
-    return Attainment(met, table.height, per, met / span if span else 0.0)
+    return Attainment(met, table.height, slo.per, met / span if span else 0.0)
 
 
 def _all_below(conditions: list[Condition]) -> pl.Expr:
     holds = pl.lit(True)
     for condition in conditions:
         below = (pl.col(condition.metric) < condition.below_s).fill_null(False)
-        if condition.metric in ("stall", "tpot"):
-            below |= pl.col(condition.metric).is_null() & (pl.col("status") == "ok")
+        if METRICS[condition.metric].between_tokens:  # one token has no gap to be too long
+            below |= pl.col(condition.metric).is_null() & (pl.col("status") == OK)
         holds &= below
     return holds

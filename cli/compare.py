@@ -26,7 +26,7 @@ def compare(
     from servescope.traces import Run
 
     opened = [Run.open(path) for path in (a, b)]
-    story = story_of(opened, read_slo(slo or opened[0].slo))
+    story = story_of(opened, read_slo(slo or opened[0].info.slo))
     comparison = story.comparison
     assert comparison is not None
     if as_json:

@@ -38,9 +38,9 @@ def demo(
 ) -> None:
     """Replay real traffic against two schedulers and say which one served it better.
 
-    Two minutes of a Mooncake trace, with multi-turn programs, go at their recorded times (faster by a
-    constant) to two embedded engines: prefill first, as vLLM did before version 1, and Sarathi-Serve's
-    chunked prefill. No GPU and no network are needed.
+    80 seconds of a Mooncake trace, with multi-turn programs, go at 2.5 times their speed to two
+    embedded engines: prefill first, as vLLM did before version 1, and Sarathi-Serve's chunked
+    prefill. No GPU and no network are needed.
 
     Example:  servescope demo --simulate
     """

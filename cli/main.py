@@ -1,4 +1,4 @@
-"""The door: `servescope` and its verbs. Heavy libraries are imported by the verb that needs them."""
+"""The door: `servescope` and its verbs. A verb imports the heavy libraries that it needs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="From a real LLM workload trace to a verdict: which scheduler served it better, by how much,"
-    " and how sure.\n\nStart with:  [bold]servescope demo[/bold]",
+    help="From a real LLM workload trace to a verdict: which scheduler served it better,"
+    " by how much, and how sure.\n\nStart with:  [bold]servescope demo[/bold]",
     epilog="Exit codes: 0 done, 1 a gate failed, 2 your input, 3 the endpoint, 130 interrupted.",
 )
 

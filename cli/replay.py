@@ -67,7 +67,7 @@ def replay(
 ) -> None:
     """Replay a trace against any OpenAI-compatible endpoint, in real time.
 
-    Example:  servescope replay mooncake:sample --base-url http://127.0.0.1:8000 --duration 60 --slo 'ttft<2s'
+    Example:  servescope replay mooncake:sample --base-url http://127.0.0.1:8000 --slo 'ttft<2s'
     """
     from servescope.loadgen import runner
     from servescope.loadgen.experiment import EndpointSpec, Experiment
@@ -97,7 +97,7 @@ def replay(
 
 
 def conclude(run: Run, slo: object, as_json: bool) -> None:
-    """Show what a run measured and write its report; an interrupted or invalid run says so in its code."""
+    """Show what a run measured, write its report, and end with the exit code it deserves."""
     from servescope.analysis import SLO
     from servescope.cli.main import INTERRUPTED
     from servescope.reports import render, sections_of, story_of, write

@@ -28,6 +28,6 @@ def report(
     from servescope.traces import Run
 
     opened = [Run.open(path) for path in runs]
-    asked = slo or opened[0].slo
+    asked = slo or opened[0].info.slo
     story = story_of(opened, read_slo(asked))
     console.say(f"Report: {write(story, out or Path('report.html'), overwrite=overwrite)}")

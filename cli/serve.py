@@ -20,7 +20,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8000,
 ) -> None:
-    """Serve an emulated engine: /v1/completions, /v1/chat/completions, /v1/models, /health, /metrics.
+    """Serve an emulated engine over HTTP as vLLM does: completions, chat, models, health, metrics.
 
     Example:  servescope serve --system vllm_v0 --model Llama-3.1-8B --gpu H200 --port 8000
     """

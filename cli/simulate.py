@@ -52,7 +52,7 @@ def simulate(
 ) -> None:
     """Run a trace on the embedded engine in virtual time: hundreds of times faster than real time.
 
-    Example:  servescope simulate burstgpt:sessions --system sarathi -p chunk_tokens=512 --time-scale 0.01
+    Example:  servescope simulate mooncake:sample --system sarathi -p chunk_tokens=2048 --tp 8
     """
     from servescope.cli.replay import conclude
     from servescope.loadgen import simulate as virtual
@@ -72,6 +72,7 @@ def simulate(
     took_s = info.client["simulation_s"]
     if info.duration_s and took_s:
         console.say(
-            f"{info.duration_s:,.1f} s of service in {took_s:.2f} s: {info.duration_s / took_s:,.0f}x."
+            f"{info.duration_s:,.1f} s of service in {took_s:.2f} s:"
+            f" {info.duration_s / took_s:,.0f} times real time."
         )
     conclude(run, objective, as_json)

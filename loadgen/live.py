@@ -22,7 +22,7 @@ QUIET_S = 0.002
 
 @dataclass(slots=True)
 class Tally:
-    """How far a replay is; `now_s` runs from its start, `lag_s` is how late the last call was sent."""
+    """How far a replay is: `now_s` from its start; `lag_s`, how late the last call was sent."""
 
     planned: int
     sent: int = 0

@@ -1,4 +1,4 @@
-"""A few small calls before a replay: is the endpoint there, what does it say, how does it behave?"""
+"""Two small calls before a replay: is the endpoint there, and how does it behave?"""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def probe(spec: EndpointSpec) -> Probe:
-    """Ask an endpoint for its model and send it small calls; raises EndpointError if it cannot serve."""
+    """Ask an endpoint for its model and send it two calls; raises EndpointError if it fails."""
     async with Client(spec) as client:
         model = spec.model or await _first_model(client)
         first = await _small_call(client, model, 0)

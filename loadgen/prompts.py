@@ -18,14 +18,18 @@ from servescope.loadgen.workload import Call
 FIRST_ID, LAST_ID = 256, 1023
 
 # Short words that common tokenizers hold as one token with the space before them.
-_WORDS = np.array(
-    ["the", "of", "and", "to", "in", "is", "was", "for", "on", "that", "with", "as", "it", "at", "by", "from", "be", "are", "this", "have", "or", "had", "not", "but", "one", "all", "were", "when", "we", "there", "can", "an", "your", "which", "their", "said", "if", "do", "will", "each", "about", "how", "up", "out", "them", "then", "she", "many", "some", "so", "these", "would", "other", "into", "has", "more", "her", "two", "like", "him", "see", "time", "could", "no", "make", "than", "first", "been", "its", "who", "now", "people", "my", "made", "over", "did", "down", "only", "way", "find", "use", "may", "water", "long", "little"]
-)
+_TEXT = """
+the of and to in is was for on that with as it at by from be are this have or had not but one
+all were when we there can an your which their said if do will each about how up out them then
+she many some so these would other into has more her two like him see time could no make than
+first been its who now people my made over did down only way find use may water long little
+"""
+WORDS = np.array(_TEXT.split())
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Makes the prompt of any call. `block_tokens` is what one id of `prefix_blocks` stands for."""
+    """Makes the prompt of any call; `block_tokens` is what one id of `prefix_blocks` stands for."""
 
     seed: int
     block_tokens: int | None = None
@@ -36,8 +40,8 @@ class Prompts:
         return (self._hashes(call) % span).astype(np.int64) + FIRST_ID
 
     def text(self, call: Call) -> str:
-        """Return the prompt as common words, one a token in most vocabularies, not exactly in any."""
-        return " ".join(_WORDS[(self._hashes(call) % np.uint64(len(_WORDS))).astype(np.intp)])
+        """Return the prompt as common words: about a token each, exactly so in no vocabulary."""
+        return " ".join(WORDS[(self._hashes(call) % np.uint64(len(WORDS))).astype(np.intp)])
 
     def _hashes(self, call: Call) -> npt.NDArray[np.uint64]:
         place = np.arange(call.input_tokens, dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""Which calls are due: pure bookkeeping, told the time and what has ended, with no clock of its own."""
+"""Which calls are due: bookkeeping that is told the time and what has ended, with no clock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Replay:
     """The state of a workload that is being replayed.
 
     Open loop: a program starts at its planned moment whatever happened to the others. Within it, a
-    call is due its delay after the end of its last parent. A call whose parent failed is never sent.
+    call is due its delay after the end of its last parent; if a parent failed it is never sent.
     """
 
     def __init__(self, workload: Workload) -> None:

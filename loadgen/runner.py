@@ -105,6 +105,7 @@ def begin_info(
         version=version("servescope"),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=experiment.seed,
+        slo=experiment.slo,
         plan_sha256=digest(plan, experiment.seed),
         planned_calls=plan.height,
         host=_host(),

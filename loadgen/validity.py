@@ -1,4 +1,4 @@
-"""Whether a run can be believed: what the client did wrong, and what the endpoint did not do as asked."""
+"""Whether a run can be believed: how the client did, and whether the endpoint did as asked."""
 
 from __future__ import annotations
 
@@ -65,8 +65,7 @@ def judge(
         doubts += tokens
     if served.height and not (served["chunk_s"].list.len() == served["output_tokens"]).all():
         doubts.append(
-            "Some chunks hold several tokens or none, so TBT is left out for those calls; ICL and TPOT"
-            " cover them."
+            "Some calls came in chunks of several tokens: TBT leaves them out, ICL and TPOT do not."
         )
     return validity, tuple(doubts)
 
@@ -85,7 +84,7 @@ def _token_doubts(served: pl.DataFrame, plan: pl.DataFrame) -> list[str]:
     both = served.join(plan, on="call_id", suffix="_planned")
     doubts = []
     for column, what in (("input_tokens", "prompts"), ("output_tokens", "answers")):
-        planned, counted = both[f"{column}_planned"].sum(), both[column].sum()
+        planned, counted = int(both[f"{column}_planned"].sum()), int(both[column].sum())
         if planned and abs(counted - planned) > 0.01 * planned:
             doubts.append(
                 f"The server counted {counted} tokens of {what} where {planned} were planned;"

@@ -93,7 +93,7 @@ class Workload:
             yield from program.calls
 
     def plan(self) -> pl.DataFrame:
-        """Return the plan, one row a call; due_s is known beforehand only of calls without parents."""
+        """Return the plan, one row a call; due_s is null where it hangs on a parent's end."""
         rows = [
             {
                 "call_id": call.id,
@@ -140,7 +140,7 @@ def _program(key: str, rows: list[dict[str, Any]]) -> Program:
     for turn, row in enumerate(rows):
         parents = tuple(parent for parent in row.get("parents") or () if parent in sendable)
         delay = row.get("delay_s") if parents else None
-        # A prompt that is shorter than what was said so far was cut by the client: nothing is shared.
+        # A prompt shorter than what was said so far was cut by the client: nothing is shared.
         if row["input_tokens"] < longest:
             stream = f"{key}#{turn}"
         longest = row["input_tokens"] + row["output_tokens"]

@@ -13,7 +13,7 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A sentence that stands out. `mark` is the word before it that says its kind, also in print."""
+    """A sentence that stands out; `mark` is the word before it that says its kind."""
 
     kind: Literal["verdict", "doubt", "plain"]
     text: str

@@ -15,7 +15,7 @@ from servescope.traces.run import Run
 
 
 def story_of(runs: list[Run], slo: SLO | None = None) -> Story:
-    """Make the story of one run, or of two runs of one plan compared (the first is the baseline)."""
+    """Make the story of one run, or of two runs of one plan; the first is the baseline."""
     if not 1 <= len(runs) <= 2:
         raise InputError(f"A report tells of one run or two, not {len(runs)}.", "Name one or two.")
     for run in runs:
@@ -23,12 +23,12 @@ def story_of(runs: list[Run], slo: SLO | None = None) -> Story:
             raise InputError(
                 f"{run.path} holds no call that has ended.", "Replay again and let it run longer."
             )
-    comparison = compare(*runs, slo) if len(runs) == 2 else None
+    comparison = compare(runs[0], runs[1], slo) if len(runs) == 2 else None
     return Story(tuple(runs), slo, comparison)
 
 
 def sections_of(story: Story) -> list[Section]:
-    """Return the sections that have something to say; strangers add theirs as `servescope.sections`."""
+    """Return the sections that have a say; strangers add theirs as `servescope.sections`."""
     strangers = {point.name: point.load() for point in entry_points(group="servescope.sections")}
     made = (section(story) for section in {**SECTIONS, **strangers}.values())
     return [section for section in made if section]

@@ -1,4 +1,4 @@
-"""The sections of a report: each a function from the story to a section, or None if it has no say."""
+"""The sections of a report: each a function from the story to a section, or None."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from servescope.analysis.describe import describe
 from servescope.analysis.metrics import METRICS
 from servescope.analysis.slo import SLO, attainment
 from servescope.reports import figures
-from servescope.reports.blocks import Column, Figure, Note, Section, Table
+from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table
 from servescope.traces.run import Run
 
 
 @dataclass(frozen=True)
 class Story:
-    """What a report tells: one run, or two runs and how they compare, and the SLO they are held to."""
+    """What a report tells: one run, or two and how they compare, and the SLO they are held to."""
 
     runs: tuple[Run, ...]
     slo: SLO | None = None
@@ -92,9 +92,9 @@ def differences(story: Story) -> Section | None:
             }
             for row in comparison.differences
         ],
-        f"{comparison.pairs} pairs of calls; intervals from {comparison.blocks or 'no'} blocks of time"
-        " drawn again with programs kept whole. One question was decided beforehand (the verdict);"
-        " these rows describe, and with so many rows one in twenty may differ by chance.",
+        f"{comparison.pairs} pairs of calls; intervals from {comparison.blocks or 'no'} blocks of"
+        " time, drawn again with programs kept whole. The verdict is the one question that was"
+        " asked beforehand; these rows describe, and one in twenty may differ by chance.",
     )
     blocks: list[Table | Figure] = [table]
     if comparison.blocks:
@@ -106,7 +106,7 @@ def differences(story: Story) -> Section | None:
 
 def service(story: Story) -> Section:
     """Show throughput, failures, SLO attainment and goodput."""
-    rows = []
+    rows: list[dict[str, Cell]] = []
     for run in story.runs:
         through = metrics.throughput(run.trace)
         met = attainment(run.trace, story.slo) if story.slo else None
@@ -139,7 +139,7 @@ def service(story: Story) -> Section:
 
 def latencies(story: Story) -> Section:
     """Show the distribution of every metric, with its definition and its clock."""
-    rows = []
+    rows: list[dict[str, Cell]] = []
     for run in story.runs:
         for row in metrics.summary(run.trace).iter_rows(named=True):
             metric = METRICS[row["metric"]]
@@ -159,7 +159,7 @@ def latencies(story: Story) -> Section:
         Column("says", "definition"),
     )
     order = {metric.label: place for place, metric in enumerate(METRICS.values())}
-    rows.sort(key=lambda row: order[row["metric"]])
+    rows.sort(key=lambda row: order[str(row["metric"])])
     return Section("latencies", "Latencies", (Table(columns, rows),))
 
 
@@ -189,7 +189,7 @@ def workload(story: Story) -> Section:
     run = story.runs[0]
     described = describe(run.trace)
     asked = (run.path / "experiment.toml").read_text()
-    rows = [
+    rows: list[dict[str, Cell]] = [
         {"what": "calls planned", "value": run.info.planned_calls},
         {"what": "programs", "value": run.info.workload.get("programs")},
         {
@@ -211,7 +211,7 @@ def workload(story: Story) -> Section:
 
 def provenance(story: Story) -> Section:
     """Say how each run was made, so that somebody else can make it again."""
-    rows = []
+    rows: list[dict[str, Cell]] = []
     for run in story.runs:
         info = run.info
         rows.append(

@@ -41,6 +41,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     started: str
     seed: int
+    slo: str | None = None
     ended: str | None = None
     interrupted: bool = False
     duration_s: float | None = None

@@ -1,6 +1,6 @@
 """The endpoint dialects: all of them in this table, by the names that vLLM's benchmark gives them.
 
-Another package adds one with an entry point in the group `servescope.endpoints` that names a `Dialect`.
+Another package adds one by an entry point of the group `servescope.endpoints`, a `Dialect`.
 """
 
 from importlib.metadata import entry_points
@@ -20,8 +20,8 @@ BUILT_IN = {
 
 def named(name: str) -> Dialect:
     """Return the dialect called `name`; raises InputError if there is none."""
-    strangers = {point.name: point.load() for point in entry_points(group="servescope.endpoints")}
-    known = {**strangers, **BUILT_IN}
+    strangers = entry_points(group="servescope.endpoints")
+    known: dict[str, Dialect] = {**{each.name: each.load() for each in strangers}, **BUILT_IN}
     if name not in known:
         raise InputError(f"There is no backend '{name}'.", f"Known: {', '.join(known)}.")
     return known[name]

@@ -1,4 +1,4 @@
-"""What it takes to speak to an endpoint: the shape of a request, and the meaning of an answer's event."""
+"""What it takes to speak to an endpoint: how to ask, and what an event of the answer means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dialect of OpenAI's completions and chat, as vLLM, SGLang, llama.cpp and many others speak it."""
+"""The dialect of OpenAI's completions and chat, as vLLM, SGLang, llama.cpp and others speak it."""
 
 from __future__ import annotations
 

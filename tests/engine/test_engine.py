@@ -1,7 +1,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servescope.engine.engine import Deadlock, Engine, Refused, Step, emulate
@@ -96,6 +96,7 @@ def happenings(draw: st.DrawFn) -> list[tuple[str, int, int]]:
     )
 
 
+@settings(deadline=None)
 @given(
     name=st.sampled_from(sorted(SYSTEMS)),
     blocks=st.integers(17, 40),

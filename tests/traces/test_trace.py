@@ -64,7 +64,7 @@ def test_what_polars_cannot_read_is_a_bad_row() -> None:
     trace = Trace.of(
         pl.DataFrame({"input_tokens": [2**63], "output_tokens": [1], "arrival_s": [0.0]}), HERE
     )
-    with pytest.raises(BadRow, match="^here cannot be read: "):
+    with pytest.raises(BadRow, match=r"^here cannot be read: "):
         trace.collect()
 
 
