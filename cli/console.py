@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from servescope.reports.blocks import Section
 
 out = Console(highlight=False)
+if not out.is_terminal:
+    out = Console(highlight=False, width=140)  # a pipe has no edge to wrap at
 err = Console(stderr=True, highlight=False)
 
 
@@ -66,16 +68,15 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[object]], title: str 
 
 
 def sections(chosen: Iterable[Section]) -> None:
-    """Print the tables of report sections, as the page has them, without their long columns."""
+    """Print the tables of report sections, as the page has them, those of prose left out."""
     from servescope.reports.blocks import Table as Rows
     from servescope.reports.render import written
 
     for section in chosen:
         for block in section.blocks:
-            if isinstance(block, Rows):
-                columns = [column for column in block.columns if column.key != "says"]
-                rows = [[written(c, row[c.key]) for c in columns] for row in block.rows]
-                table([column.heading for column in columns], rows, section.title)
+            if isinstance(block, Rows) and all(c.form != "prose" for c in block.columns):
+                rows = [[written(c, row[c.key]) for c in block.columns] for row in block.rows]
+                table([column.heading for column in block.columns], rows, section.title)
                 out.print()
 
 

@@ -24,12 +24,12 @@ class Note:
 class Column:
     """A table's column: key in the data, heading, and how its numbers are written.
 
-    `form` is text, count, share, milliseconds (of a value in seconds), rate or ratio.
+    `form` is text, prose, count, share, ms (milliseconds of a value in seconds), rate or ratio.
     """
 
     key: str
     heading: str
-    form: Literal["text", "count", "share", "ms", "rate", "ratio"] = "text"
+    form: Literal["text", "prose", "count", "share", "ms", "rate", "ratio"] = "text"
 
 
 @dataclass(frozen=True, slots=True)

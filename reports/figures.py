@@ -15,6 +15,7 @@ from servescope.analysis.metrics import METRICS
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MOST_POINTS = 400
+LOG = {"type": "log", "dtick": 1}  # a tick each factor of ten
 INK, FAINT = "#24292f", "#d8dee4"
 
 
@@ -31,7 +32,7 @@ def _canvas(x: str, y: str, *, log_x: bool = False) -> go.Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
     )
-    figure.update_xaxes(title=x, type="log" if log_x else "linear", **axis)
+    figure.update_xaxes(title=x, **(LOG if log_x else {}), **axis)
     figure.update_yaxes(title=y, **axis)
     return figure
 
@@ -39,9 +40,9 @@ def _canvas(x: str, y: str, *, log_x: bool = False) -> go.Figure:
 def ccdf(values: Mapping[str, pl.Series], metric: str) -> go.Figure:
     """Draw the share of values above x on two log axes: the tail is where schedulers differ."""
     figure = _canvas(f"{METRICS[metric].label} (ms)", "share above", log_x=True)
-    figure.update_yaxes(type="log", tickformat="~%")
+    figure.update_yaxes(**LOG, tickformat="~%")
     for index, (name, series) in enumerate(values.items()):
-        ranked = np.sort(series.to_numpy())[:] * 1000
+        ranked = np.sort(series.to_numpy()) * 1000
         share = 1 - np.arange(len(ranked)) / max(1, len(ranked))
         keep = _spread(len(ranked))
         figure.add_scatter(
@@ -58,7 +59,7 @@ def ccdf(values: Mapping[str, pl.Series], metric: str) -> go.Figure:
 def over_time(calls: Mapping[str, pl.DataFrame], metric: str) -> go.Figure:
     """Draw a metric of every call against the moment it was due."""
     figure = _canvas("due (s since start)", f"{METRICS[metric].label} (ms)")
-    figure.update_yaxes(type="log")
+    figure.update_yaxes(**LOG)
     for index, (name, table) in enumerate(calls.items()):
         known = table.drop_nulls(metric)
         figure.add_scatter(
@@ -95,7 +96,7 @@ def in_flight(calls: Mapping[str, pl.DataFrame]) -> go.Figure:
 def lengths(calls: pl.DataFrame) -> go.Figure:
     """Draw each call's prompt against its answer, in tokens."""
     figure = _canvas("input tokens", "output tokens", log_x=True)
-    figure.update_yaxes(type="log")
+    figure.update_yaxes(**LOG)
     figure.add_scatter(
         x=calls["input_tokens"].to_list(),
         y=calls["output_tokens"].to_list(),
@@ -111,7 +112,7 @@ def forest(comparison: Comparison) -> go.Figure:
     """Draw every ratio B / A with its 95 % interval around the line of no difference."""
     rows = [row for row in comparison.differences if row.ratio is not None][::-1]
     figure = _canvas(f"{comparison.b} / {comparison.a} (below 1: {comparison.b} is faster)", "")
-    figure.update_xaxes(type="log")
+    figure.update_xaxes(**LOG)
     figure.update_layout(height=120 + 26 * len(rows))
     colours = {"better": PALETTE[2], "worse": PALETTE[1], "indistinguishable": "#6e7781"}
     symbols = {"better": "circle", "worse": "square", "indistinguishable": "diamond-open"}

@@ -49,7 +49,7 @@ def written(column: Column, value: Cell) -> str:
             return _significant(value * 1000)
         case "rate" | "ratio":
             return _significant(value)
-        case "text":
+        case "text" | "prose":
             return str(value)
 
 

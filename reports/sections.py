@@ -36,6 +36,11 @@ class Story:
         """Per-call metrics of each run, by name."""
         return {run.info.name: metrics.of_calls(run.trace) for run in self.runs}
 
+    @cached_property
+    def summaries(self) -> dict[str, pl.DataFrame]:
+        """Distribution of every metric of each run, by name."""
+        return {run.info.name: metrics.summary(run.trace) for run in self.runs}
+
     def values(self, metric: str) -> dict[str, pl.Series]:
         """Values of a metric in each run that has any, by name."""
         found = {run.info.name: metrics.values(run.trace, metric)["value"] for run in self.runs}
@@ -138,15 +143,15 @@ def service(story: Story) -> Section:
 
 
 def latencies(story: Story) -> Section:
-    """Show the distribution of every metric, with its definition and its clock."""
+    """Show the distribution of every metric, then what each one means and when its clock starts."""
     rows: list[dict[str, Cell]] = []
-    for run in story.runs:
-        for row in metrics.summary(run.trace).iter_rows(named=True):
-            metric = METRICS[row["metric"]]
-            if row["n"] and not (run.info.clock == "virtual" and metric.name == "lag"):
-                rows.append(
-                    {"run": run.info.name, **row, "metric": metric.label, "says": metric.says}
-                )
+    for name, metric in METRICS.items():
+        for run in story.runs:
+            spread = story.summaries[run.info.name].row(
+                by_predicate=pl.col("metric") == name, named=True
+            )
+            if spread["n"] and not (run.info.clock == "virtual" and name == "lag"):
+                rows.append({**spread, "metric": metric.label, "run": run.info.name})
     columns = (
         Column("metric", "metric"),
         Column("run", "run"),
@@ -156,11 +161,24 @@ def latencies(story: Story) -> Section:
         Column("p90", "p90 (ms)", "ms"),
         Column("p99", "p99 (ms)", "ms"),
         Column("max", "max (ms)", "ms"),
-        Column("says", "definition"),
     )
-    order = {metric.label: place for place, metric in enumerate(METRICS.values())}
-    rows.sort(key=lambda row: order[str(row["metric"])])
-    return Section("latencies", "Latencies", (Table(columns, rows),))
+    told = {row["metric"] for row in rows}
+    definitions: list[dict[str, Cell]] = [
+        {"metric": metric.label, "clock": metric.clock, "says": metric.says}
+        for metric in METRICS.values()
+        if metric.label in told
+    ]
+    meaning = Table(
+        (
+            Column("metric", "metric"),
+            Column("clock", "clock"),
+            Column("says", "definition", "prose"),
+        ),
+        definitions,
+        "The sent clock starts when the client wrote the request, the due clock when the plan wanted"
+        " it sent.",
+    )
+    return Section("latencies", "Latencies", (Table(columns, rows), meaning))
 
 
 def pictures(story: Story) -> Section:

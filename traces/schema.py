@@ -84,6 +84,7 @@ MOMENTS: Final = (
 def conform(frame: pl.LazyFrame) -> pl.LazyFrame:
     """Return `frame` with canonical types and order, and every group that it touches made whole.
 
+    The one column that stays away is `arrival_s`: without it, calls are placed by their parents.
     Raises MissingColumns for a table without demand or order, and for a column of no known name;
     BadRow for a column of another type, fractions where whole numbers belong included.
     """
@@ -111,7 +112,7 @@ def conform(frame: pl.LazyFrame) -> pl.LazyFrame:
     return frame.select(
         (pl.col(name) if name in names else pl.lit(None)).cast(dtype).alias(name)
         for name, dtype in SCHEMA.items()
-        if name in whole
+        if name in whole and (name in names or name != "arrival_s")
     )
 
 

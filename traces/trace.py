@@ -165,7 +165,7 @@ class Trace:
                 frame.write_parquet(partial, metadata={METADATA_KEY: text})
             case ".csv":
                 frame.select(~pl.selectors.list()).write_csv(partial)
-            case ".jsonl":
+            case _:
                 frame.write_ndjson(partial)
         os.replace(partial, path)
 

@@ -165,7 +165,7 @@ def test_a_rate_is_scaled_by_a_number_above_0(factor: float) -> None:
 )
 def test_only_what_was_real_becomes_derived(before: str, after: str) -> None:
     """A cut of a synthetic trace must not pass for a cut of a real one."""
-    provenance = Provenance(format="test", source="here", kind=before)  # type: ignore[arg-type]
+    provenance = Provenance(format="test", source="here", kind=before)
     assert a_trace([0.0], provenance).head(1).provenance.kind == after
 
 
@@ -318,7 +318,7 @@ def test_without_pandas_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     def no_pandas(name: str, *args: object, **kwargs: object) -> object:
         if name == "pandas":
             raise ImportError(name)
-        return there(name, *args, **kwargs)  # type: ignore[arg-type]
+        return there(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_pandas)
     with pytest.raises(InputError, match=r"pip install 'servescope\[pandas\]'"):
@@ -328,4 +328,4 @@ def test_without_pandas_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_a_moment_of_another_type_is_no_arrival() -> None:
     """Datetimes are not seconds since t0; they are refused and not turned into microseconds."""
     with pytest.raises(BadRow, match="Column arrival_s holds Datetime"):
-        a_trace([datetime.datetime(2024, 1, 1)])  # type: ignore[list-item]
+        a_trace([datetime.datetime(2024, 1, 1)])

@@ -41,8 +41,9 @@ def read(source: Source) -> Trace:
             {
                 "call_id": text["source_row"],
                 "source_row": text["source_row"],
-                # whole ticks are subtracted before dividing, so no tick is lost to the float
-                "arrival_s": (ticks - ticks[first]) / _TICKS_PER_S,
+                # Whole ticks are subtracted first and divided by numpy, which rounds correctly
+                # where polars multiplies by the inverse: no tick is lost to the float.
+                "arrival_s": (ticks - ticks[first]).to_numpy() / _TICKS_PER_S,
                 "input_tokens": csv.numbers(text, "ContextTokens", pl.Int64, source),
                 "output_tokens": csv.numbers(text, "GeneratedTokens", pl.Int64, source),
             }

@@ -76,7 +76,7 @@ def numbers(
 def _refuse_ragged(source: Source) -> None:
     """Raise BadRow for the first row that has more or fewer cells than the header."""
     rows = csv.reader(io.StringIO(source.content.decode("utf-8-sig", errors="replace")))
-    width = len(next(rows))
+    width = len(next(rows, []))
     for number, row in enumerate(rows, start=1):
         if row and len(row) != width:
             raise BadRow(

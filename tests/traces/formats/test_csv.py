@@ -73,7 +73,7 @@ def test_a_header_alone_is_no_trace(a_file: Write, text: str) -> None:
 
 
 def test_columns_that_are_needed_are_named(a_file: Write) -> None:
-    with pytest.raises(MissingColumns, match="no c and no d. It has a, b;"):
+    with pytest.raises(MissingColumns, match=r"no c and no d\. It has a, b;"):
         read(a_file("a,b\n1,2\n"), "a", "c", "d")
 
 

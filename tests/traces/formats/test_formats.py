@@ -48,8 +48,8 @@ def never_read(source: Source) -> Trace:
 
 @pytest.mark.parametrize("sample", BUNDLED.values(), ids=list(BUNDLED))
 def test_exactly_one_format_recognises_a_file(sample: object) -> None:
-    head = unpacked(sample.file)[:65_536]  # type: ignore[attr-defined]
-    assert [name for name, form in BUILT_IN.items() if form.sniff(head)] == [sample.format]  # type: ignore[attr-defined]
+    head = unpacked(sample.file)[:65_536]
+    assert [name for name, form in BUILT_IN.items() if form.sniff(head)] == [sample.format]
 
 
 @pytest.mark.parametrize("name", sorted(TEXT))
@@ -147,6 +147,18 @@ def test_every_doubt_that_a_reader_says_is_on_its_page(name: str) -> None:
     trace = load(name)
     page = (PAGES / f"{trace.provenance.format}.md").read_text()
     assert all(f"*{doubt}*" in page for doubt in trace.provenance.doubts)
+
+
+@pytest.mark.parametrize("page", ["index.md", "canonical.md"])
+def test_the_examples_on_the_pages_run(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", (PAGES / page).read_text(), flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(example, page, "exec"), names)
+    assert isinstance(names["trace"], Trace)
+    assert names["trace"].collect().height > 0
 
 
 def test_a_stranger_adds_a_format(

@@ -69,10 +69,11 @@ def test_the_whole_synthetic_trace_has_the_published_statistics(
 def test_the_sample_is_two_minutes_of_shared_prefixes() -> None:
     trace = load("mooncake:sample")
     calls = trace.collect()
-    assert calls["arrival_s"].max() == pytest.approx(119.582)
-    assert cv(calls) == pytest.approx(1.06, abs=0.006)
+    assert 100 < inspect(trace).span_s < 140
+    assert 0.8 < cv(calls) < 1.3
     assert hit_share(calls) > 0.3
-    assert trace.provenance.t0 == "640261 ms on the source's own clock"
+    assert trace.provenance.tick_s == 0.001
+    assert trace.provenance.doubts == ()
 
 
 @pytest.mark.parametrize("name", ["mooncake:sample", "mooncake:conversation"])
@@ -129,7 +130,7 @@ def test_an_empty_prompt_has_no_blocks(a_file: Write) -> None:
     [
         (a_line(hash_ids=[1]), "1 hash_ids do not fit 600 tokens in blocks of 512"),
         (a_line(hash_ids=[1, 2, 3]), "3 hash_ids do not fit 600 tokens"),
-        (a_line(hash_ids=[1, -2]), r"Expected `int` >= 0 - at `\$.hash_ids\[...\]`|hash_ids\[1\]"),
+        (a_line(hash_ids=[1, -2]), r"Expected `int` >= 0 - at `\$\.hash_ids\["),
         (a_line(hash_ids=[1, 2**64]), f"hash id {2**64} has over 64 bits"),
         (a_line(hash_ids=None), r"got `null` - at `\$\.hash_ids`"),
         (a_line(timestamp="30"), r"Expected `int`, got `str` - at `\$\.timestamp`"),
