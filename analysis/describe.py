@@ -13,7 +13,7 @@ from servescope.traces.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A distribution in six numbers."""
+    """A distribution in six numbers; quantiles are order statistics, as everywhere."""
 
     mean: float
     p50: float
@@ -30,7 +30,7 @@ class Spread:
             return None
         mean = float(kept.mean())
         p50, p90, p99 = np.quantile(kept, (0.5, 0.9, 0.99), method="inverted_cdf").tolist()
-        cv = float(kept.std()) / mean if mean else None
+        cv = float(kept.std(ddof=1)) / mean if mean and len(kept) > 1 else None
         return cls(mean, p50, p90, p99, float(kept.max()), cv)
 
 

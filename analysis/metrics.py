@@ -13,7 +13,7 @@ from typing import Literal
 import polars as pl
 from polars import col
 
-from servescope.traces.schema import OK
+from servescope.traces.schema import CANCELLED, OK
 from servescope.traces.trace import Trace
 
 
@@ -38,10 +38,23 @@ class Metric:
         return self.name in ("tpot", "tbt", "icl", "stall")
 
 
-_ANSWERED = col("status") == OK
+_ANSWERED = col("status").eq_missing(OK)  # an unknown status is no answer
 _GAPS = col("chunk_s").list.diff(null_behavior="drop")
-# Only where there are as many chunks as tokens do the gaps between chunks say anything of tokens.
+# The gaps between chunks say something of tokens where there are as many chunks as tokens, or where
+# the server says how many tokens each holds: then a gap is shared by the tokens that end it.
 _CHUNK_IS_TOKEN = col("chunk_s").list.len() == col("output_tokens")
+_CHUNKS_ARE_COUNTED = (
+    (col("chunk_tokens").list.len() == col("chunk_s").list.len())
+    & (col("chunk_tokens").list.sum() == col("output_tokens"))
+    & (col("chunk_tokens").list.min() > 0)
+)
+_ENDING_TOKENS = col("chunk_tokens").list.slice(1)
+_GAP_OF_TOKEN = _ENDING_TOKENS.list.eval(
+    pl.int_range(pl.len()).repeat_by(pl.element().clip(0)).explode()
+)
+_SHARED_GAPS = _GAPS.list.gather(_GAP_OF_TOKEN, null_on_oob=True) / _ENDING_TOKENS.list.gather(
+    _GAP_OF_TOKEN
+)
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -58,16 +71,17 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "tpot", "TPOT", "call", "none", ("first_token_s", "last_token_s", "output_tokens"),
-            pl.when(col("output_tokens") > 1).then(
+            pl.when((col("output_tokens") > 1) & (col("last_token_s") > col("first_token_s"))).then(
                 (col("last_token_s") - col("first_token_s")) / (col("output_tokens") - 1)
             ),
-            "time per output token: (last token - first token) / (tokens - 1) of a call",
+            "time per output token: (last token - first token) / (tokens - 1) of a call; null where"
+            " all came at once",
         ),
         Metric(
             "tbt", "TBT", "gap", "none", ("chunk_s", "output_tokens"),
-            pl.when(_CHUNK_IS_TOKEN).then(_GAPS),
+            pl.when(_CHUNK_IS_TOKEN).then(_GAPS).when(_CHUNKS_ARE_COUNTED).then(_SHARED_GAPS),
             "time between tokens: every gap of every call, pooled; only of calls whose chunks hold"
-            " one token each",
+            " one token each, or as many as the server says",
         ),
         Metric(
             "icl", "ICL", "gap", "none", ("chunk_s",), _GAPS,
@@ -89,9 +103,13 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "jct", "JCT", "program", "due", ("program_id", "due_s", "last_token_s"),
-            pl.when(_ANSWERED.all()).then(col("last_token_s").max() - col("due_s").min()),
+            pl.when(
+                _ANSWERED.all()
+                & col("last_token_s").is_not_null().all()
+                & col("due_s").is_not_null().all()
+            ).then(col("last_token_s").max() - col("due_s").min()),
             "job completion time: from a program's first due call to its last token, pauses of"
-            " users and tools included; null if any of its calls failed",
+            " users and tools included; null if any of its calls failed or gave no token",
         ),
         Metric(
             "lag", "Schedule lag", "call", "due", ("due_s", "sent_s"), col("sent_s") - col("due_s"),
@@ -103,7 +121,7 @@ METRICS: dict[str, Metric] = {
 
 def of_calls(run: Trace) -> pl.DataFrame:
     """Return one row a call: the run's columns and every per-call metric, null for failed calls."""
-    return run.collect().with_columns(
+    return _calls(run).with_columns(
         pl.when(_ANSWERED if metric.name != "lag" else pl.lit(True)).then(metric.expr).alias(name)
         for name, metric in METRICS.items()
         if metric.per == "call"
@@ -113,7 +131,7 @@ def of_calls(run: Trace) -> pl.DataFrame:
 def of_programs(run: Trace) -> pl.DataFrame:
     """Return one row a program: program_id, calls, failed calls, due_s of its first call, jct."""
     return (
-        run.collect()
+        _calls(run)
         .group_by("program_id", maintain_order=True)
         .agg(
             calls=pl.len(),
@@ -127,7 +145,7 @@ def of_programs(run: Trace) -> pl.DataFrame:
 def of_gaps(run: Trace, name: str) -> pl.DataFrame:
     """Return one row a gap of the metric `name` (tbt or icl): program_id, call_id, the gap."""
     return (
-        run.collect()
+        _calls(run)
         .filter(_ANSWERED)
         .select("program_id", "call_id", METRICS[name].expr.alias(name))
         .explode(name)
@@ -135,10 +153,15 @@ def of_gaps(run: Trace, name: str) -> pl.DataFrame:
     )
 
 
+def _calls(run: Trace) -> pl.DataFrame:
+    """Read the rows of a run; a call of no program is one by itself."""
+    run.require("status", "due_s", "program_id")  # one column of each group that is needed
+    return run.collect().with_columns(program_id=pl.coalesce("program_id", "call_id"))
+
+
 def values(run: Trace, name: str) -> pl.DataFrame:
     """Return the values of a metric with the program they belong to; failed ones are left out."""
     metric = METRICS[name]
-    run.require(*metric.needs)
     match metric.per:
         case "call":
             table = of_calls(run)
@@ -162,7 +185,7 @@ def summary(run: Trace) -> pl.DataFrame:
         of = values(run, name)["value"]
         row: dict[str, object] = {"metric": name, "n": len(of), "mean": of.mean()}
         for label, q in QUANTILES.items():
-            row[label] = of.quantile(q, "higher") if len(of) else None
+            row[label] = of.quantile(q, "equiprobable")
         rows.append(row | {"max": of.max()})
     numbers = {"mean": pl.Float64, **dict.fromkeys(QUANTILES, pl.Float64), "max": pl.Float64}
     return pl.DataFrame(rows, schema={"metric": pl.String, "n": pl.Int64, **numbers})
@@ -170,37 +193,47 @@ def summary(run: Trace) -> pl.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Rates from the first due call to the last end; tokens are counted, never chunks."""
+    """Rates over the span from the first due call to the last end; tokens are counted, not chunks.
+
+    `offered_rps` is the rate of the due times. A rate over no time is null.
+    """
 
     span_s: float
     calls: int
     failed: int
     programs: int
-    calls_rps: float
-    output_tps: float
-    total_tps: float
-    offered_rps: float
+    calls_rps: float | None
+    output_tps: float | None
+    total_tps: float | None
+    offered_rps: float | None
 
 
 def throughput(run: Trace) -> Throughput:
-    """Return what was asked and served per second; a failed call is asked and not served."""
-    calls = run.collect()
-    first_s, last_s, end_s = calls.select(
+    """Return what was asked and served per second; a failed call is asked and not served.
+
+    A call that was never sent, because one it waits for failed, does not stretch the span.
+    """
+    calls = _calls(run)
+    sent = calls.filter((col("status") != CANCELLED) | col("sent_s").is_not_null())
+    first, last, end = sent.select(
         first=col("due_s").min(), last=col("due_s").max(), end=col("end_s").max()
     ).row(0)
-    span = end_s - first_s if calls.height else 0.0
-    offered = last_s - first_s if calls.height else 0.0
+    span = 0.0 if first is None or end is None else end - first
+    offered = 0.0 if first is None else last - first
     served = calls.filter(_ANSWERED)
     tokens_out = int(served["output_tokens"].sum())
     tokens_in = int(served["input_tokens"].sum())
-    per = span or float("inf")
     return Throughput(
         span_s=span,
         calls=calls.height,
         failed=calls.height - served.height,
         programs=calls["program_id"].n_unique(),
-        calls_rps=served.height / per,
-        output_tps=tokens_out / per,
-        total_tps=(tokens_in + tokens_out) / per,
-        offered_rps=calls.height / (offered or float("inf")),
+        calls_rps=_rate(served.height, span),
+        output_tps=_rate(tokens_out, span),
+        total_tps=_rate(tokens_in + tokens_out, span),
+        offered_rps=_rate(sent["due_s"].count() - 1, offered),
     )
+
+
+def _rate(count: int, span_s: float) -> float | None:
+    return count / span_s if span_s > 0 else None

@@ -14,7 +14,11 @@ from servescope.traces.errors import InputError
 from servescope.traces.schema import OK
 from servescope.traces.trace import Trace
 
-_CONDITION = re.compile(r"\s*([a-z_0-9]+)\s*(?:<=|<|:)\s*([0-9.]+)\s*(ms|s)?\s*")
+_CONDITION = re.compile(
+    r"(\w+)\s*(<=|<|:)\s*(\d+\.?\d*|\.\d+)(?:\s*(ms|s))?(?=[\s,]|$)", re.IGNORECASE | re.ASCII
+)
+_BETWEEN = re.compile(r"[\s,]*")
+_ALIASES = {"e2el": "e2e"}  # vLLM's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,40 +56,63 @@ class SLO:
     def parse(cls, text: str) -> SLO:
         """Read `ttft<2s, stall<100ms`, or vLLM's goodput form `ttft:500 tpot:50` (milliseconds).
 
-        Raises InputError for an unknown metric or a bound that is no time.
+        `<=` means the same as `<`; capitals do not matter. Raises InputError for text without a
+        condition, an unknown metric, or a bound that is no time above 0.
         """
         conditions = []
-        for part in re.split(r"[,\s]+(?=[a-z])|,", text.strip()):
-            match = _CONDITION.fullmatch(part)
+        at = _after(text, 0)
+        while at < len(text):
+            match = _CONDITION.match(text, at)
             if not match:
-                raise InputError(
-                    f"'{part.strip()}' is not a condition of an SLO.",
-                    "Write it like ttft<500ms or jct<60s, several with commas between.",
-                )
-            name, number, unit = match.groups()
-            name = {"e2el": "e2e"}.get(name, name)
-            asked = METRICS.get(name)
-            if asked is None or asked.per == "gap":
-                known = ", ".join(m for m, metric in METRICS.items() if metric.per != "gap")
-                raise InputError(f"An SLO cannot be asked of '{name}'.", f"Choose among {known}.")
-            if unit is None and ":" not in part:
-                raise InputError(f"'{part.strip()}' has no unit.", f"Write {name}<{number}ms or s.")
-            conditions.append(Condition(name, float(number) / (1 if unit == "s" else 1000)))
+                wrong = text[at:].split(",")[0].strip()
+                raise InputError(f"'{wrong}' is not a condition of an SLO.", _MEND)
+            conditions.append(_condition(*match.groups()))
+            at = _after(text, match.end())
+        if not conditions:
+            raise InputError("The SLO holds no condition.", _MEND)
         return cls(tuple(conditions))
+
+
+_MEND = "Write it like ttft<500ms or jct<60s, several with commas between."
+
+
+def _after(text: str, at: int) -> int:
+    """Return where the next condition begins."""
+    between = _BETWEEN.match(text, at)
+    return between.end() if between else at
+
+
+def _condition(name: str, sign: str, number: str, unit: str | None) -> Condition:
+    name = _ALIASES.get(name.lower(), name.lower())
+    metric = METRICS.get(name)
+    if metric is None or metric.per == "gap":
+        known = ", ".join(m for m, metric in METRICS.items() if metric.per != "gap")
+        raise InputError(f"An SLO cannot be asked of '{name}'.", f"Choose among {known}.")
+    if unit is None and sign != ":":
+        raise InputError(
+            f"'{name}{sign}{number}' has no unit.", f"Write {name}<{number}ms or {name}<{number}s."
+        )
+    below_s = float(number) / (1 if unit and unit.lower() == "s" else 1000)
+    if below_s == 0:
+        raise InputError(f"No {name} is below 0.", "Give a bound above 0.")
+    return Condition(name, below_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Attainment:
-    """How many calls met the SLO: failed, timed-out and unfinished calls are misses."""
+    """How many calls (or programs) met the SLO, and how many a second.
+
+    A failed, timed-out, cancelled or unmeasured one is a miss. The goodput over no time is null.
+    """
 
     met: int
     asked: int
-    per: str
-    goodput_rps: float
+    per: Literal["calls", "programs"]
+    goodput_rps: float | None
 
     @property
     def share(self) -> float:
-        """Share of all calls (or programs) asked, in [0, 1]."""
+        """Share of all calls (or programs) asked, in [0, 1]; 0 where none was asked."""
         return self.met / self.asked if self.asked else 0.0
 
 
@@ -93,7 +120,8 @@ def judged(run: Trace, slo: SLO) -> pl.DataFrame:
     """Return one row a call (a program, if the SLO asks for JCT): program_id, due_s, met."""
     per_program = [c for c in slo.conditions if METRICS[c.metric].per == "program"]
     per_call = [c for c in slo.conditions if METRICS[c.metric].per == "call"]
-    calls = metrics.of_calls(run).select("program_id", "due_s", met=_all_below(per_call))
+    answered = pl.col("status").eq_missing(OK)
+    calls = metrics.of_calls(run).select("program_id", "due_s", met=answered & _all_below(per_call))
     if not per_program:
         return calls
     programs = metrics.of_programs(run).select("program_id", "due_s", met=_all_below(per_program))
@@ -110,14 +138,15 @@ def attainment(run: Trace, slo: SLO) -> Attainment:
     table = judged(run, slo)
     met = int(table["met"].sum())
     span = metrics.throughput(run).span_s
-    return Attainment(met, table.height, slo.per, met / span if span else 0.0)
+    return Attainment(met, table.height, slo.per, met / span if span > 0 else None)
 
 
 def _all_below(conditions: list[Condition]) -> pl.Expr:
     holds = pl.lit(True)
     for condition in conditions:
         below = (pl.col(condition.metric) < condition.below_s).fill_null(False)
-        if METRICS[condition.metric].between_tokens:  # one token has no gap to be too long
-            below |= pl.col(condition.metric).is_null() & (pl.col("status") == OK)
+        if METRICS[condition.metric].between_tokens:  # what came at once has no gap to be too long
+            at_once = pl.col("first_token_s") == pl.col("last_token_s")
+            below |= pl.col(condition.metric).is_null() & at_once.fill_null(False)
         holds &= below
     return holds

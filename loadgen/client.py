@@ -152,51 +152,69 @@ class Client:
 async def _read_stream(
     response: aiohttp.ClientResponse, dialect: Dialect, record: Record, clock: Clock
 ) -> None:
-    split = EventSplitter()
-    chunk_s: list[float] = []
-    totals: list[int] = []  # tokens so far, after each chunk, where the server says so
-    record.chunk_s = chunk_s
-    piece = usage = Piece(False)
-    finish: str | None = None
+    answer, split = _Answer(dialect), EventSplitter()
     try:
         async for data in response.content.iter_any():
             now = clock()
-            for event in split.feed(data):
-                piece = dialect.read(event)
-                if piece.has_text:
-                    chunk_s.append(now)
-                    if piece.completion_tokens is not None:
-                        totals.append(piece.completion_tokens)
-                if piece.error is not None:
-                    record.status, record.error = "server", piece.error
-                    return
-                if piece.completion_tokens is not None:
-                    usage = piece
-                finish = piece.finish or finish
+            answer.take(split.feed(data), now)
+        answer.take(split.close(), clock())
     except msgspec.DecodeError as error:
         record.status, record.error = "malformed", str(error)
-        return
-    finally:
-        _conclude(record, chunk_s, totals, usage)
-    if finish is None and not split.done:
-        record.status = "truncated"
-        record.error = "the stream ended with neither a finish_reason nor [DONE]"
     else:
-        record.status = OK
+        if answer.error is not None:
+            record.status, record.error = "server", answer.error
+        elif answer.finish is None and not split.done:
+            record.status = "truncated"
+            record.error = "the stream ended with neither a finish_reason nor [DONE]"
+        else:
+            record.status = OK
+    finally:
+        answer.fill(record)
 
 
-def _conclude(record: Record, chunk_s: list[float], totals: list[int], usage: Piece) -> None:
-    if chunk_s:
-        record.first_token_s, record.last_token_s = chunk_s[0], chunk_s[-1]
-    record.output_tokens = len(chunk_s)
-    if usage.completion_tokens is not None:
-        record.output_tokens = usage.completion_tokens
-        record.cached_tokens = usage.cached_tokens
-        record.reasoning_tokens = usage.reasoning_tokens
-    if usage.prompt_tokens is not None:
-        record.input_tokens = usage.prompt_tokens
-    if len(totals) == len(chunk_s) > 0:
-        record.chunk_tokens = [b - a for a, b in zip([0, *totals], totals, strict=False)]
+class _Answer:
+    """What a stream has said so far: when its chunks came, its token counts, how it ended."""
+
+    __slots__ = ("_read", "_totals", "_usage", "chunk_s", "error", "finish")
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._read = dialect.read
+        self._totals: list[int] = []  # tokens so far after each chunk, where the server says so
+        self._usage: Piece | None = None
+        self.chunk_s: list[float] = []
+        self.finish: str | None = None
+        self.error: str | None = None
+
+    def take(self, events: list[bytes], now: float) -> None:
+        """Read events that arrived together."""
+        for event in events:
+            piece = self._read(event)
+            if piece.has_text:
+                self.chunk_s.append(now)
+            if piece.completion_tokens is not None:
+                self._usage = piece
+                if piece.has_text:
+                    self._totals.append(piece.completion_tokens)
+            if piece.finish is not None:
+                self.finish = piece.finish
+            if piece.error is not None:
+                self.error = piece.error
+
+    def fill(self, record: Record) -> None:
+        """Write down what is known, also of an answer that broke off."""
+        if self.chunk_s:
+            record.first_token_s, record.last_token_s = self.chunk_s[0], self.chunk_s[-1]
+        record.chunk_s = self.chunk_s
+        record.output_tokens = len(self.chunk_s)
+        if self._usage:
+            record.output_tokens = self._usage.completion_tokens
+            record.cached_tokens = self._usage.cached_tokens
+            record.reasoning_tokens = self._usage.reasoning_tokens
+            if self._usage.prompt_tokens is not None:
+                record.input_tokens = self._usage.prompt_tokens
+        if len(self._totals) == len(self.chunk_s) > 0:
+            before = [0, *self._totals]
+            record.chunk_tokens = [b - a for a, b in zip(before, self._totals, strict=False)]
 
 
 def _base_url(url: str) -> str:

@@ -60,11 +60,12 @@ async def probe(spec: EndpointSpec) -> Probe:
         if first.status != OK:
             raise _unusable(client, model, first)
         await asyncio.sleep(0.05)  # a server that closes the connection has done so by then
+        reused = client.reused
         again = await _small_call(client, model, 1)
     counted = first.output_tokens is not None and first.last_token_s is not None
     return Probe(
         model=model,
-        reuse=again.status == OK and client.reused > 0,
+        reuse=again.status == OK and client.reused > reused,
         input_tokens=first.input_tokens if counted else None,
         output_tokens=first.output_tokens if counted else None,
         ttft_s=None if first.first_token_s is None else first.first_token_s - (first.sent_s or 0),

@@ -26,7 +26,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     arrival_s: float
     due_s: float
     ready_s: float | None = None
-    parents: list[str] = []
+    parents: list[str] | None = None
     delay_s: float | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None

@@ -70,9 +70,10 @@ class Replay:
         if not ok:
             return self._give_up(call_id)
         for child in self._children.get(call_id, ()):
-            self._waiting_for[child.id] -= 1
-            if self._waiting_for[child.id] == 0:
-                self._push(child, now_s)
+            if child.id in self._waiting_for:  # not given up because of another parent
+                self._waiting_for[child.id] -= 1
+                if self._waiting_for[child.id] == 0:
+                    self._push(child, now_s)
         return []
 
     def _give_up(self, call_id: str) -> list[Call]:

@@ -175,8 +175,8 @@ def latencies(story: Story) -> Section:
             Column("says", "definition", "prose"),
         ),
         definitions,
-        "The sent clock starts when the client wrote the request, the due clock when the plan wanted"
-        " it sent.",
+        "The sent clock starts when the client wrote the request, the due clock when the plan"
+        " wanted it sent.",
     )
     return Section("latencies", "Latencies", (Table(columns, rows), meaning))
 

@@ -1,0 +1,200 @@
+import asyncio
+import time
+
+import pytest
+from aiohttp import web
+from faulty_server import DONE, LAST, TOKEN, Faulty, Script
+
+from servescope.loadgen.client import Client
+from servescope.loadgen.experiment import EndpointSpec
+from servescope.loadgen.prompts import Prompts
+from servescope.loadgen.records import Record
+from servescope.loadgen.replay import Due
+from servescope.loadgen.workload import Call
+from servescope.traces.errors import InputError
+
+
+async def sent(server: Faulty, *, calls: int = 1, **spec: object) -> list[Record]:
+    records = []
+    async with Client(EndpointSpec(base_url=server.url, **spec)) as client:  # type: ignore[arg-type]
+        for number in range(calls):
+            call = Call(f"c{number}", "p", 0, 16, 4, prompt_stream="s")
+            record = Record.of(Due(call, 0.0, 0.0), "unknown")
+            await client.send(record, client.body(call, Prompts(0), "tiny"), time.monotonic)
+            records.append(record)
+    return records
+
+
+def script(*steps: bytes | float) -> Script:
+    """Play bytes and pauses."""
+
+    async def play(_: web.Request, response: web.StreamResponse) -> None:
+        for step in steps:
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+            else:
+                await response.write(step)
+
+    return play
+
+
+async def test_a_stream_fills_every_stamp_in_order(faulty: Faulty) -> None:
+    (record,) = await sent(faulty)
+    assert record.status == "ok"
+    assert record.chunk_s is not None
+    assert len(record.chunk_s) == 4
+    moments = [record.sent_s, record.first_byte_s, *record.chunk_s, record.end_s]
+    assert moments == sorted(moments)  # type: ignore[type-var]
+    assert (record.first_token_s, record.last_token_s) == (record.chunk_s[0], record.chunk_s[-1])
+    assert (record.input_tokens, record.output_tokens) == (16, 4)
+
+
+async def test_a_planted_pause_is_measured_where_it_was_planted(faulty: Faulty) -> None:
+    faulty.script = script(0.2, TOKEN, TOKEN, 0.3, TOKEN, LAST, DONE)
+    (record,) = await sent(faulty)
+    assert record.chunk_s is not None
+    assert record.sent_s is not None
+    gaps = [b - a for a, b in zip([record.sent_s, *record.chunk_s], record.chunk_s, strict=False)]
+    assert gaps[0] >= 0.2
+    assert gaps[2] >= 0.3
+    assert gaps[1] < 0.2
+    assert gaps[3] < 0.2
+
+
+async def test_without_usage_the_chunks_are_counted(faulty: Faulty) -> None:
+    faulty.script = script(TOKEN, TOKEN, LAST, DONE)
+    (record,) = await sent(faulty)
+    assert record.output_tokens == 3
+    assert record.input_tokens == 16  # as planned
+
+
+async def test_usage_in_every_chunk_tells_the_tokens_of_each(faulty: Faulty) -> None:
+    chunk = (
+        b'data: {"choices":[{"text":"x"}],"usage":{"prompt_tokens":16,"completion_tokens":%d}}\n\n'
+    )
+    faulty.script = script(chunk % 1, chunk % 4, chunk % 5, LAST.replace(b" b", b""), DONE)
+    (record,) = await sent(faulty)
+    assert record.chunk_tokens == [1, 3, 1]
+    assert record.output_tokens == 5
+
+
+async def test_a_stream_with_neither_finish_nor_done_is_truncated(faulty: Faulty) -> None:
+    faulty.script = script(TOKEN, TOKEN)
+    (record,) = await sent(faulty)
+    assert record.status == "truncated"
+    assert record.output_tokens == 2
+
+
+async def test_a_finish_without_done_is_enough(faulty: Faulty) -> None:
+    """transformers serve never sends [DONE]."""
+    faulty.script = script(TOKEN, LAST)
+    assert (await sent(faulty))[0].status == "ok"
+
+
+async def test_a_last_event_without_a_line_end_counts(faulty: Faulty) -> None:
+    faulty.script = script(TOKEN, LAST.rstrip())
+    (record,) = await sent(faulty)
+    assert (record.status, record.output_tokens) == ("ok", 2)
+
+
+async def test_an_error_inside_the_stream_is_a_failure_of_the_server(faulty: Faulty) -> None:
+    faulty.script = script(TOKEN, b'data: {"error":{"message":"engine died"}}\n\n', DONE)
+    (record,) = await sent(faulty)
+    assert (record.status, record.error) == ("server", "engine died")
+    assert record.end_s is not None
+
+
+async def test_a_chunk_that_is_not_json_is_malformed(faulty: Faulty) -> None:
+    faulty.script = script(TOKEN, b"data: {oops\n\n", DONE)
+    assert (await sent(faulty))[0].status == "malformed"
+
+
+async def test_a_status_is_kept_with_what_it_said(faulty: Faulty) -> None:
+    faulty.status = 503
+    (record,) = await sent(faulty)
+    assert (record.status, record.error) == ("http_503", "no room")
+
+
+async def test_a_connection_that_breaks_off_is_a_row(faulty: Faulty) -> None:
+    async def break_off(request: web.Request, response: web.StreamResponse) -> None:
+        await response.write(TOKEN)
+        assert request.transport is not None
+        request.transport.abort()
+
+    faulty.script = break_off
+    (record,) = await sent(faulty)
+    assert record.status == "connection"
+    assert record.first_token_s is not None
+
+
+async def test_a_stalled_stream_times_out_and_keeps_what_came(faulty: Faulty) -> None:
+    faulty.script = script(TOKEN, 5.0, LAST)
+    (record,) = await sent(faulty, timeout_s=0.3)
+    assert record.status == "timeout"
+    assert record.output_tokens == 1
+
+
+async def test_nobody_listening_is_a_row_too() -> None:
+    (record,) = await sent(Faulty(url="http://127.0.0.1:9"))
+    assert record.status == "connection"
+    assert record.sent_s is None
+    assert record.end_s is not None
+
+
+async def test_connections_are_reused_and_counted(faulty: Faulty) -> None:
+    await sent(faulty, calls=3)
+    assert len(faulty.connections) == 1
+
+
+async def test_a_key_is_sent_and_never_kept(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    faulty.status = 401
+    (record,) = await sent(faulty, api_key_env="MY_KEY")
+    assert faulty.headers[0]["Authorization"] == "Bearer sk-secret"
+    assert "sk-secret" not in repr(record)
+
+
+async def test_no_key_means_no_header(faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Bearer None` was a peer's fault."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    await sent(faulty)
+    assert "Authorization" not in faulty.headers[0]
+
+
+async def test_a_body_of_megabytes_arrives_whole(faulty: Faulty) -> None:
+    async with Client(EndpointSpec(base_url=faulty.url)) as client:
+        call = Call("c", "p", 0, 400_000, 4, prompt_stream="s")
+        body = client.body(call, Prompts(0), "tiny")
+        record = Record.of(Due(call, 0.0, 0.0), "unknown")
+        await client.send(record, body, time.monotonic)
+    assert record.status == "ok"
+    assert faulty.bodies == [body]
+    assert len(body) > 1 << 20
+
+
+async def test_the_body_asks_for_usage_and_takes_extra_fields(faulty: Faulty) -> None:
+    import msgspec
+
+    await sent(faulty, ignore_eos=False, extra_body={"top_k": 1, "temperature": 0.5})
+    body = msgspec.json.decode(faulty.bodies[0])
+    assert body["stream_options"] == {"include_usage": True}
+    assert "ignore_eos" not in body
+    assert (body["top_k"], body["temperature"], body["model"]) == (1, 0.5, "tiny")
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "localhost"])
+def test_what_is_no_url_is_an_input_error(url: str) -> None:
+    with pytest.raises(InputError, match="is not a URL of a server"):
+        Client(EndpointSpec(base_url=url))
+
+
+def test_a_url_with_a_password_is_refused_without_repeating_it() -> None:
+    with pytest.raises(InputError) as caught:
+        Client(EndpointSpec(base_url="http://me:hunter2@127.0.0.1:8000"))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_base_url_may_end_in_v1() -> None:
+    assert Client(EndpointSpec(base_url="http://h:1/v1/")).url == "http://h:1/v1/completions"

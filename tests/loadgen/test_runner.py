@@ -1,0 +1,222 @@
+"""Whole runs in real time: against the embedded engine, and against a server nobody here wrote."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import polars as pl
+import pytest
+from aiohttp import web
+from faulty_server import Faulty, serving, well_behaved
+
+from servescope.analysis import metrics
+from servescope.engine import http
+from servescope.loadgen import runner
+from servescope.loadgen.experiment import EndpointSpec, EngineSpec, Experiment, WorkloadSpec
+from servescope.loadgen.simulate import engine_of, simulate
+from servescope.traces import Run, load
+from servescope.traces.errors import EndpointError, OutputExists
+
+HERE = Path(__file__).parents[1]
+ENGINE = EngineSpec(system="sarathi", model="Llama-3.2-1B", tp=2, params={"chunk_tokens": "2048"})
+
+
+class Background:
+    """An asyncio server in a thread of its own, as long as the context lasts."""
+
+    def __init__(self, context: object) -> None:
+        self._context = context
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> object:
+        self._thread.start()
+        enter = self._context.__aenter__()  # type: ignore[attr-defined]
+        return asyncio.run_coroutine_threadsafe(enter, self._loop).result(10)
+
+    def __exit__(self, *error: object) -> None:
+        leave = self._context.__aexit__(None, None, None)  # type: ignore[attr-defined]
+        asyncio.run_coroutine_threadsafe(leave, self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+
+@asynccontextmanager
+async def engine_server() -> AsyncIterator[str]:
+    served = web.AppRunner(
+        http.make_app(engine_of(ENGINE), ENGINE.model), handler_cancellation=True, access_log=None
+    )
+    await served.setup()
+    await web.TCPSite(served, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{served.addresses[0][1]}"
+    await served.cleanup()
+
+
+@pytest.fixture
+def engine_url() -> Iterator[str]:
+    with Background(engine_server()) as url:
+        yield str(url)
+
+
+@pytest.fixture
+def faulty_url() -> Iterator[str]:
+    with Background(serving(Faulty(script=well_behaved))) as server:
+        yield server.url  # type: ignore[attr-defined]
+
+
+def asked(url: str, *, name: str = "live", **workload: object) -> Experiment:
+    fields = {"trace": "mooncake:sample", "duration_s": 12.0, "time_scale": 0.4, **workload}
+    return Experiment(
+        name=name,
+        workload=WorkloadSpec(**fields),  # type: ignore[arg-type]
+        endpoint=EndpointSpec(base_url=url),
+    )
+
+
+def test_the_real_clock_and_the_virtual_clock_tell_the_same_story(
+    engine_url: str, tmp_path: Path
+) -> None:
+    """The same plan on the same engine: by HTTP in real time, and by events in virtual time."""
+    live = runner.replay(asked(engine_url), tmp_path / "live")
+    virtual = simulate(
+        Experiment(name="virtual", workload=asked(engine_url).workload, engine=ENGINE),
+        tmp_path / "virtual",
+    )
+    assert live.info.plan_sha256 == virtual.info.plan_sha256
+    a, b = live.trace.collect(), virtual.trace.collect()
+    assert a["status"].to_list() == b["status"].to_list() == ["ok"] * a.height
+    both = a.join(b, on="call_id", suffix="_virtual")
+    assert (both["output_tokens"] == both["output_tokens_virtual"]).all()
+    assert (both["input_tokens"] == both["input_tokens_virtual"]).all()
+    for name in ("ttft", "e2e"):
+        medians = [metrics.values(r.trace, name)["value"].median() for r in (live, virtual)]
+        assert medians[0] == pytest.approx(medians[1], rel=0.25, abs=0.02)
+
+
+def test_a_live_run_keeps_the_traces_arrivals(engine_url: str, tmp_path: Path) -> None:
+    run = runner.replay(asked(engine_url), tmp_path / "run")
+    recorded = load("mooncake:sample").window(0, 12).collect()["arrival_s"] * 0.4
+    roots = run.trace.collect().filter(pl.col("parents").list.len() == 0)
+    planned = run.plan.filter(pl.col("parents").list.len() == 0)
+    assert roots.sort("call_id")["due_s"].to_list() == planned.sort("call_id")["due_s"].to_list()
+    assert set(planned["due_s"].round(9)) <= set(recorded.round(9))
+    assert (roots["sent_s"] >= roots["due_s"]).all()
+
+
+def test_a_run_directory_says_what_was_asked_and_how_it_went(
+    engine_url: str, tmp_path: Path
+) -> None:
+    run = runner.replay(asked(engine_url), tmp_path / "run")
+    assert {p.name for p in run.path.iterdir()} == {
+        "experiment.toml", "run.json", "plan.parquet", "calls.jsonl", "calls.parquet",
+    }  # fmt: skip
+    info = Run.open(run.path).info
+    assert (info.clock, info.model, info.endpoint) == ("real", "Llama-3.2-1B", engine_url)
+    assert info.ended is not None
+    assert info.planned_calls == run.plan.height == run.trace.collect().height
+    assert info.client["lag_p99_s"] >= 0
+    assert not info.interrupted
+
+
+def test_an_endpoint_that_is_down_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(EndpointError, match="Nothing answers"):
+        runner.replay(asked("http://127.0.0.1:9"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_taken_directory_is_refused_before_anything_is_sent(
+    faulty_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExists):
+        runner.replay(asked(faulty_url), tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_interrupting_keeps_what_was_measured(engine_url: str, tmp_path: Path) -> None:
+    """The first SIGINT ends the replay in good order; the run is sealed and says so."""
+    shown = []
+
+    def interrupt_soon(tally: object) -> None:
+        shown.append(tally)
+        if len(shown) == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    experiment = asked(engine_url, duration_s=80.0)
+    run = runner.replay(experiment, tmp_path / "run", interrupt_soon)
+    calls = run.trace.collect()
+    assert run.info.interrupted
+    assert 0 < calls.height < run.info.planned_calls
+    assert set(calls["status"]) <= {"ok", "cancelled"}
+    assert any("was interrupted" in doubt for doubt in run.info.doubts)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_key_leaves_no_trace_in_the_run(
+    faulty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    run = runner.replay(asked(faulty_url, duration_s=2.0), tmp_path / "run")
+    assert run.trace.collect().height > 0
+    for path in run.path.iterdir():
+        assert b"sk-very-secret" not in path.read_bytes()
+
+
+@pytest.fixture
+def llama_url() -> Iterator[str]:
+    pytest.importorskip("xllamacpp", reason="needs the xllamacpp wheel of the dev group")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, HERE / "servers" / "llama_server.py", HERE / "data" / "tiny.gguf"]
+    process = subprocess.Popen(
+        [*map(str, command), str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert "listening" in process.stdout.readline()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.thirdparty
+@pytest.mark.parametrize("backend", ["openai", "openai-chat"])
+def test_llama_cpp_is_replayed_and_counts_what_was_planned(
+    llama_url: str, tmp_path: Path, backend: str
+) -> None:
+    """llama.cpp closes connections that it says it keeps, and writes chunks of several tokens."""
+    experiment = Experiment(
+        name="llama",
+        workload=WorkloadSpec(trace="burstgpt:sessions", calls=60, time_scale=0.0003),
+        endpoint=EndpointSpec(base_url=llama_url, backend=backend),
+    )
+    run = runner.replay(experiment, tmp_path / "run")
+    calls = run.trace.collect().join(run.plan, on="call_id", suffix="_planned")
+    # Its context holds 2,048 tokens, and its tokenizer makes two or three of a word.
+    room = 2000 if backend == "openai" else 600
+    fits = calls.filter(pl.col("input_tokens_planned") + pl.col("output_tokens_planned") < room)
+    served = fits.filter(pl.col("status") == "ok")
+    assert served.height == fits.height > 20
+    assert (served["output_tokens"] == served["output_tokens_planned"]).all()
+    if backend == "openai":  # token ids need no tokenizer, so the server must count the same
+        assert (served["input_tokens"] == served["input_tokens_planned"]).all()
+    assert (served["first_token_s"] >= served["sent_s"]).all()
+    assert run.info.probe["reuse"] is False
+    with urllib.request.urlopen(f"{llama_url}/metrics") as answer:
+        page = answer.read().decode()
+    told = [line.split()[1] for line in page.splitlines() if "tokens_predicted_total " in line]
+    assert float(told[-1]) >= float(served["output_tokens"].sum())

@@ -1,0 +1,91 @@
+import polars as pl
+import pytest
+
+from servescope.loadgen.validity import Health, judge
+from servescope.traces.run import frame_of_rows
+
+
+def calls(
+    lag_s: float = 0.001, status: str = "ok", tokens: int = 10, chunks: int = 10
+) -> pl.DataFrame:
+    rows = [
+        {
+            "call_id": str(n),
+            "program_id": str(n),
+            "turn": 0,
+            "status": status,
+            "due_s": float(n),
+            "sent_s": n + lag_s,
+            "input_tokens": 100,
+            "output_tokens": tokens,
+            "chunk_s": [float(n)] * chunks,
+        }
+        for n in range(200)
+    ]
+    return frame_of_rows(rows)
+
+
+PLAN = pl.DataFrame(
+    {
+        "call_id": [str(n) for n in range(200)],
+        "input_tokens": [100] * 200,
+        "output_tokens": [10] * 200,
+    }
+)
+
+
+def judged(table: pl.DataFrame, cpu: float = 0.3, interrupted: bool = False) -> tuple[str, str]:
+    validity, doubts = judge(table, PLAN, Health.of(table, cpu), interrupted=interrupted)
+    return validity, " ".join(doubts)
+
+
+def test_a_punctual_client_and_an_obedient_server_leave_no_doubt() -> None:
+    assert judged(calls()) == ("valid", "")
+
+
+@pytest.mark.parametrize(
+    ("lag_s", "expected"), [(0.004, "valid"), (0.02, "suspect"), (0.2, "invalid")]
+)
+def test_a_late_client_makes_the_run_suspect_and_a_very_late_one_invalid(
+    lag_s: float, expected: str
+) -> None:
+    validity, doubts = judged(calls(lag_s))
+    assert validity == expected
+    assert ("late or more" in doubts) == (expected != "valid")
+
+
+def test_a_busy_client_is_suspect() -> None:
+    validity, doubts = judged(calls(), cpu=0.97)
+    assert validity == "suspect"
+    assert "97% of a core" in doubts
+
+
+def test_tokens_that_differ_from_the_plan_are_suspect() -> None:
+    validity, doubts = judged(calls(tokens=7, chunks=7))
+    assert validity == "suspect"
+    assert "counted 1400 tokens of answers where 2000 were planned" in doubts
+
+
+def test_chunks_of_several_tokens_are_said_and_not_held_against_the_run() -> None:
+    validity, doubts = judged(calls(chunks=4))
+    assert validity == "valid"
+    assert "TBT leaves them out" in doubts
+
+
+def test_failures_are_counted_by_kind() -> None:
+    _, doubts = judged(calls(status="http_503"))
+    assert "200 of 200 calls failed (200 http_503)." in doubts
+
+
+def test_an_interrupted_run_says_how_far_it_came() -> None:
+    _, doubts = judged(calls().head(50), interrupted=True)
+    assert "interrupted: 50 of 200 calls" in doubts
+
+
+def test_lag_is_read_off_the_calls_that_were_sent() -> None:
+    table = calls(0.002).with_columns(
+        sent_s=pl.when(pl.col("call_id") == "0").then(None).otherwise(pl.col("sent_s"))
+    )
+    health = Health.of(table, 0.1)
+    assert health.lag_p99_s == pytest.approx(0.002)
+    assert Health.of(table.clear(), 0.1).lag_p99_s is None
