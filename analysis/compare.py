@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -27,6 +26,7 @@ STATISTICS = (
     ("jct", "mean"), ("jct", "p99"),
 )  # fmt: skip
 DECIDING_WITHOUT_SLO = ("jct", "mean")
+FEW_PROGRAMS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class SLODifference:
 class Comparison:
     """Two runs A and B of one plan, statistic by statistic, and the verdict in words.
 
-    `pairs` counts the calls that both hold, `blocks` the blocks of time behind the intervals (None
-    if there were too few programs for any).
+    Only programs that both hold whole are compared: `pairs` counts their calls, `blocks` the blocks
+    of time behind the intervals (None if there were too few programs for any).
     """
 
     a: str
@@ -86,8 +86,9 @@ class Comparison:
 def compare(a: Run, b: Run, slo: SLO | None = None, *, seed: int = 0) -> Comparison:
     """Compare run B with run A, paired by program.
 
-    The share of calls within the SLO decides; without an SLO mean JCT does. That one question is
-    tested at 95 %; the other rows describe. Raises InputError if the runs are not of one plan.
+    The share of calls within the SLO decides; without an SLO mean JCT does, unless the faster run
+    failed more programs. That one question is tested at 95 %; the other rows describe. Raises
+    InputError if the runs are not of one plan, or have no program in common.
     """
     if a.info.plan_sha256 != b.info.plan_sha256:
         raise InputError(
@@ -96,26 +97,23 @@ def compare(a: Run, b: Run, slo: SLO | None = None, *, seed: int = 0) -> Compari
         )
     arms = (a, b)
     names = _names(arms)
-    doubts = [f"{name}: {doubt}" for name, run in zip(names, arms, strict=True)
-              for doubt in run.info.doubts]  # fmt: skip
-    owners, blocks = _blocks(arms)
-    if blocks is None:
-        doubts.append(
-            f"{owners.height} programs are too few for an interval; replay at least"
-            f" {intervals.FEWEST_PROGRAMS}."
-        )
-    counts = None if blocks is None else intervals.resampled_counts(blocks, seed)
-    by_slo = _slo_difference(arms, slo, owners, counts) if slo else None
+    owners, pairs, left_out = _paired(arms)
+    counts = intervals.resampled_counts(seed) if "block" in owners.columns else None
+    failed = _share_difference([_failures(run) for run in arms], owners, counts)
+    by_slo = None
+    if slo:
+        met = _share_difference([judged(run.trace, slo) for run in arms], owners, counts)
+        by_slo = SLODifference(slo, *met)
     rows = tuple(_differences(arms, owners, counts))
     return Comparison(
         a=names[0],
         b=names[1],
-        pairs=a.trace.collect().join(b.trace.collect(), on="call_id", how="semi").height,
-        blocks=blocks,
+        pairs=pairs,
+        blocks=None if counts is None else intervals.BLOCKS,
         slo=by_slo,
         differences=rows,
-        verdict=_in_words(*names, by_slo, rows),
-        doubts=tuple(doubts),
+        verdict=_in_words(*names, by_slo, rows, failed),
+        doubts=tuple(_doubts(arms, names, owners.height, left_out, failed)),
     )
 
 
@@ -125,20 +123,65 @@ def _names(arms: tuple[Run, Run]) -> tuple[str, str]:
     return (a, b) if a != b else (str(arms[0].path), str(arms[1].path))
 
 
-def _blocks(arms: tuple[Run, Run]) -> tuple[pl.DataFrame, int | None]:
-    """Return the block of every program, by its first due time in either run, and their number."""
-    both = pl.concat(run.trace.collect().select("program_id", "due_s") for run in arms)
-    starts = both.group_by("program_id").agg(start=pl.col("due_s").min())
-    starts = starts.sort("start", "program_id")
-    block = intervals.blocks_of(starts["start"].to_numpy())
-    if block is None:
-        return starts.select("program_id", block=pl.lit(0, pl.Int64)), None
-    return starts.select("program_id", block=pl.Series(block)), int(block.max()) + 1
+def _paired(arms: tuple[Run, Run]) -> tuple[pl.DataFrame, int, int]:
+    """Return the programs of which both runs hold the same calls, and count those calls.
+
+    Each program has its block, by its first due time in either run, if there are programs enough
+    for blocks. The last number counts the programs that are left out.
+    """
+    a, b = (metrics.of_calls(run.trace).select("program_id", "call_id", "due_s") for run in arms)
+    both = pl.concat((a, b))
+    alone = pl.concat((a.join(b, on="call_id", how="anti"), b.join(a, on="call_id", how="anti")))
+    whole = both.join(alone, on="program_id", how="anti")
+    owners = whole.group_by("program_id").agg(start=pl.col("due_s").min())
+    if owners.is_empty():
+        raise InputError(
+            f"{arms[0].path} and {arms[1].path} have no program in common that both hold whole.",
+            "Let both run to their end.",
+        )
+    owners = owners.sort("start", "program_id")
+    block = intervals.blocks_of(owners["start"].to_numpy())
+    if block is not None:
+        owners = owners.with_columns(block=pl.Series(block))
+    left_out = both["program_id"].n_unique() - owners.height
+    return owners.drop("start"), whole.height // 2, left_out
+
+
+def _failures(run: Run) -> pl.DataFrame:
+    """Return one row a program: whether any of its calls failed."""
+    return metrics.of_programs(run.trace).select("program_id", met=pl.col("failed") > 0)
+
+
+def _doubts(
+    arms: tuple[Run, Run], names: tuple[str, str], programs: int, left_out: int, failed: _Shares
+) -> Iterable[str]:
+    for name, run in zip(names, arms, strict=True):
+        yield from (f"{name}: {doubt}" for doubt in run.info.doubts)
+    if left_out:
+        yield (
+            f"{left_out} programs are not whole in both runs and are left out of the comparison;"
+            " let both run to their end."
+        )
+    if programs < intervals.FEWEST_PROGRAMS:
+        yield (
+            f"{programs} programs are too few for an interval; replay at least"
+            f" {intervals.FEWEST_PROGRAMS}."
+        )
+    elif programs < FEW_PROGRAMS:
+        yield (
+            f"{programs} programs are few: where calls queue for long, intervals of so few come out"
+            f" too narrow; replay {FEW_PROGRAMS} or more."
+        )
+    if failed.a != failed.b:
+        yield (
+            f"{names[0]} failed {failed.a:.1%} of programs and {names[1]} {failed.b:.1%}: latencies"
+            " are of answered calls alone, so the one that failed more looks faster than it was."
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """Values of one run and the block of each."""
+    """Values of one run and the block of each; all in one block where there are no blocks."""
 
     values: Floats
     block: Ints
@@ -146,7 +189,10 @@ class _Sample:
     @classmethod
     def of(cls, table: pl.DataFrame, column: str, owners: pl.DataFrame) -> _Sample:
         owned = table.join(owners, on="program_id", maintain_order="left")
-        return cls(owned[column].cast(pl.Float64).to_numpy(), owned["block"].to_numpy())
+        values = owned[column].cast(pl.Float64).to_numpy()
+        if "block" not in owned.columns:
+            return cls(values, np.zeros(len(values), dtype=np.intp))
+        return cls(values, owned["block"].to_numpy())
 
     def resampled(self, statistic: str, counts: Counts) -> Floats:
         if statistic == "mean":
@@ -173,24 +219,31 @@ def _differences(
             continue  # every chunk is a token: TBT says it already
         at, bt = a.estimate(statistic), b.estimate(statistic)
         ratio = None
-        if counts is not None and at > 0 and bt > 0:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                logs = np.log(b.resampled(statistic, counts) / a.resampled(statistic, counts))
-            inside = intervals.around(math.log(bt / at), logs, counts.shape[1])
-            ratio = inside and Interval(bt / at, math.exp(inside.low), math.exp(inside.high))
+        if counts is not None:
+            of_a, of_b = a.resampled(statistic, counts), b.resampled(statistic, counts)
+            ratio = intervals.ratio(at, bt, of_a, of_b)
         yield Difference(metric, statistic, at, bt, ratio)
 
 
-def _slo_difference(
-    arms: tuple[Run, Run], slo: SLO, owners: pl.DataFrame, counts: Counts | None
-) -> SLODifference:
-    a, b = (_Sample.of(judged(run.trace, slo), "met", owners) for run in arms)
+class _Shares(NamedTuple):
+    """A share in both runs, and B less A with its interval."""
+
+    a: float
+    b: float
+    difference: Interval | None
+
+
+def _share_difference(
+    tables: Iterable[pl.DataFrame], owners: pl.DataFrame, counts: Counts | None
+) -> _Shares:
+    a, b = (_Sample.of(table, "met", owners) for table in tables)
     at, bt = float(a.values.mean()), float(b.values.mean())
-    difference = None
-    if counts is not None:
-        less = b.resampled("mean", counts) - a.resampled("mean", counts)
-        difference = intervals.around(bt - at, less, counts.shape[1])
-    return SLODifference(slo, at, bt, difference)
+    if counts is None:
+        return _Shares(at, bt, None)
+    less = b.resampled("mean", counts) - a.resampled("mean", counts)
+    found = intervals.around(bt - at, less)
+    bounded = found and Interval(bt - at, max(found.low, -1.0), min(found.high, 1.0))
+    return _Shares(at, bt, bounded)
 
 
 def _verdict(interval: Interval | None, *, neutral: float, larger_is_better: bool) -> Verdict:
@@ -201,15 +254,19 @@ def _verdict(interval: Interval | None, *, neutral: float, larger_is_better: boo
     return "better" if (interval.estimate > neutral) == larger_is_better else "worse"
 
 
-def _in_words(a: str, b: str, slo: SLODifference | None, rows: tuple[Difference, ...]) -> str:
+def _in_words(
+    a: str, b: str, slo: SLODifference | None, rows: tuple[Difference, ...], failed: _Shares
+) -> str:
     jct = next((r for r in rows if (r.metric, r.statistic) == DECIDING_WITHOUT_SLO), None)
-    decides = slo or jct
-    if decides is None:
-        return "No program finished in both runs, so nothing can be said of which is better."
-    sentence = _slo_sentence(a, b, slo) if slo else _jct_sentence(a, b, jct) if jct else ""
-    if decides.verdict not in ("better", "worse"):
+    if slo:
+        sentence, decided = _slo_sentence(a, b, slo), slo.verdict
+    elif jct:
+        sentence, decided = _jct_sentence(a, b, jct, failed)
+    else:
+        return "No mean JCT can be compared: in one of the runs no program was served whole."
+    if decided not in ("better", "worse"):
         return sentence
-    b_won = decides.verdict == "better"
+    b_won = decided == "better"
     price: dict[str, str] = {}  # one statistic a metric: the first that got worse
     for row in rows:
         if row.verdict == ("worse" if b_won else "better"):
@@ -239,16 +296,24 @@ def _slo_sentence(a: str, b: str, slo: SLODifference) -> str:
     )
 
 
-def _jct_sentence(a: str, b: str, jct: Difference) -> str:
+def _jct_sentence(a: str, b: str, jct: Difference, failed: _Shares) -> tuple[str, Verdict]:
     if jct.ratio is None:
-        return f"{b}'s mean JCT is {jct.b / jct.a:.2f} of {a}'s; too few programs to say how sure."
+        told = f"{b}'s mean JCT is {jct.b:.3g} s, {a}'s {jct.a:.3g} s"
+        return f"{told}; too few programs to say how sure.", "unknown"
     low, high = jct.ratio.low, jct.ratio.high
+    # which run failed more programs, if one surely did
+    failures = _verdict(failed.difference, neutral=0.0, larger_is_better=False)
+    more = f"failed {max(failed[:2]):.1%} of programs against {min(failed[:2]):.1%}"
     if jct.verdict == "indistinguishable":
-        return f"{a} and {b} cannot be told apart: ratio of mean JCT {low:.2f} to {high:.2f}, 95 %."
+        told = f"{a} and {b} cannot be told apart: ratio of mean JCT {low:.2f} to {high:.2f}, 95 %."
+        if failures in ("better", "worse"):
+            told += f" But {a if failures == 'better' else b} {more}."
+        return told, "indistinguishable"
     winner, loser, ratio = b, a, jct.ratio.estimate
     if jct.verdict == "worse":
         winner, loser, ratio, low, high = a, b, 1 / ratio, 1 / high, 1 / low
-    return (
-        f"{winner} served it better: its mean JCT is {ratio:.2f} of {loser}'s"
-        f" ({low:.2f} to {high:.2f}, 95 %)."
-    )
+    told = f"its mean JCT is {ratio:.2f} of {loser}'s ({low:.2f} to {high:.2f}, 95 %)"
+    if failures in ("better", "worse") and failures != jct.verdict:
+        told = f"{winner} was faster where it answered: {told}. But it {more} for {loser};"
+        return f"{told} give an SLO to say which served it better.", "unknown"
+    return f"{winner} served it better: {told}.", jct.verdict

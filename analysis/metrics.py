@@ -162,6 +162,7 @@ def _calls(run: Trace) -> pl.DataFrame:
 def values(run: Trace, name: str) -> pl.DataFrame:
     """Return the values of a metric with the program they belong to; failed ones are left out."""
     metric = METRICS[name]
+    run.require(*metric.needs)
     match metric.per:
         case "call":
             table = of_calls(run)

@@ -17,8 +17,9 @@ from servescope.traces.trace import Trace
 _CONDITION = re.compile(
     r"(\w+)\s*(<=|<|:)\s*(\d+\.?\d*|\.\d+)(?:\s*(ms|s))?(?=[\s,]|$)", re.IGNORECASE | re.ASCII
 )
-_BETWEEN = re.compile(r"[\s,]*")
+_BETWEEN = ", \t\r\n"
 _ALIASES = {"e2el": "e2e"}  # vLLM's name
+_MEND = "Write it like ttft<500ms or jct<60s, several with commas between."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +61,17 @@ class SLO:
         condition, an unknown metric, or a bound that is no time above 0.
         """
         conditions = []
-        at = _after(text, 0)
-        while at < len(text):
-            match = _CONDITION.match(text, at)
+        rest = text.lstrip(_BETWEEN)
+        while rest:
+            match = _CONDITION.match(rest)
             if not match:
-                wrong = text[at:].split(",")[0].strip()
+                wrong = rest.split(",")[0].strip()
                 raise InputError(f"'{wrong}' is not a condition of an SLO.", _MEND)
             conditions.append(_condition(*match.groups()))
-            at = _after(text, match.end())
+            rest = rest[match.end() :].lstrip(_BETWEEN)
         if not conditions:
             raise InputError("The SLO holds no condition.", _MEND)
         return cls(tuple(conditions))
-
-
-_MEND = "Write it like ttft<500ms or jct<60s, several with commas between."
-
-
-def _after(text: str, at: int) -> int:
-    """Return where the next condition begins."""
-    between = _BETWEEN.match(text, at)
-    return between.end() if between else at
 
 
 def _condition(name: str, sign: str, number: str, unit: str | None) -> Condition:

@@ -56,7 +56,7 @@ def load(source: str | Path, *, format: str | None = None) -> Trace:
     """
     text = str(source)
     if text in BUNDLED:
-        return _bundled(text)
+        return _bundled(text, format)
     path = Path(source).expanduser()
     if path.is_dir() and (path / "run.json").exists():
         return Run.open(path).trace
@@ -68,9 +68,9 @@ def load(source: str | Path, *, format: str | None = None) -> Trace:
     return chosen.read(opened)
 
 
-def _bundled(name: str) -> Trace:
+def _bundled(name: str, format: str | None) -> Trace:
     sample = BUNDLED[name]
     with as_file(files("servescope.traces") / "data" / sample.file) as path:
-        trace = formats.named(sample.format).read(Source(path, name))
+        trace = formats.named(format or sample.format).read(Source(path, name))
     steps = (f"cut: {sample.says}",)
     return Trace(trace.frame, msgspec.structs.replace(trace.provenance, steps=steps))

@@ -1,0 +1,166 @@
+"""Each verb used as a user would, with what it prints and what it writes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from servescope.traces import Run, load
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The simulated demo, made once."""
+    import sys
+    from unittest.mock import patch
+
+    from servescope.cli.main import main
+
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    argv = ["servescope", "demo", "--simulate", "--out", str(out)]
+    with patch.object(sys, "argv", argv), pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    return out
+
+
+def test_traces_list_shows_what_is_bundled_and_what_can_be_read(cli: Cli) -> None:
+    said = cli("traces", "list").out
+    for name in ("burstgpt:sample", "azure:sample", "mooncake:sample", "canonical"):
+        assert name in said
+    assert "burstgpt:sample" in json.loads(cli("traces", "list", "--json").out)["bundled"]
+
+
+def test_inspect_says_where_a_trace_is_from_and_what_to_doubt(cli: Cli) -> None:
+    ended = cli("traces", "inspect", "burstgpt:sessions")
+    assert "CC-BY-4.0" in ended.out
+    assert "doubt: Arrivals are stamped in whole seconds" in ended.err
+    told = json.loads(cli("traces", "inspect", "burstgpt:sessions", "--json").out)
+    assert (told["calls"], told["programs"], told["failed"]) == (280, 106, 1)
+
+
+def test_convert_writes_what_can_be_loaded_again(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "m.parquet"
+    assert cli("traces", "convert", "mooncake:sample", "-o", out, "--infer-sessions").code == 0
+    again = load(out)
+    assert again.collect().height == load("mooncake:sample").collect().height
+    assert again.provenance.licence == "Apache-2.0"
+    assert "parents" in again.columns
+    refused = cli("traces", "convert", "mooncake:sample", "-o", out)
+    assert refused.code == 2
+    assert "exists already" in refused.err
+    assert cli("traces", "convert", "azure:sample", "-o", out, "--overwrite").code == 0
+    assert cli("traces", "convert", "azure:sample", "-o", tmp_path / "a.xls").code == 2
+
+
+def test_analyze_says_how_bursty_and_how_long(cli: Cli) -> None:
+    ended = cli("analyze", "burstgpt:sample")
+    assert "burstier than Poisson (CV 4.57" in ended.out
+    told = json.loads(cli("analyze", "burstgpt:sample", "--json").out)
+    assert told["input_tokens"]["p99"] == 1958
+    assert told["calls"] == 400
+
+
+def test_simulate_makes_a_run_with_a_report_and_numbers(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ended = cli("simulate", "azure:sample", "--duration", 30, "--out", out, "--slo", "ttft<1s")
+    assert ended.code == 0
+    assert "TTFT" in ended.out
+    assert "times real time" in ended.err
+    assert (out / "report.html").exists()
+    assert Run.open(out).info.slo == "ttft<1s"
+    printed = cli(
+        "simulate", "azure:sample", "--duration", 30, "--out", tmp_path / "two", "--json"
+    ).out
+    assert set(json.loads(printed)["sections"]) >= {"verdict", "service", "latencies"}
+
+
+def test_a_taken_run_directory_is_refused(cli: Cli, demo: Path) -> None:
+    before = (demo / "sarathi" / "run.json").read_bytes()
+    ended = cli("simulate", "azure:sample", "--out", demo / "sarathi")
+    assert ended.code == 2
+    assert "never overwritten" in ended.err
+    assert cli("demo", "--simulate", "--out", demo).code == 2
+    assert (demo / "sarathi" / "run.json").read_bytes() == before
+
+
+def test_the_demo_replays_at_least_300_calls_with_multi_turn_programs(demo: Path) -> None:
+    for system in ("vllm_v0", "sarathi"):
+        run = Run.open(demo / system)
+        calls = run.trace.collect()
+        assert calls.height >= 300
+        assert run.info.workload["multi_turn_programs"] >= 50
+        assert (calls["status"] == "ok").all()
+        assert calls.filter(pl.col("parents").list.len() > 0).height >= 50
+
+
+def test_the_demo_ends_in_a_verdict_and_a_page(demo: Path, cli: Cli) -> None:
+    assert (demo / "report.html").stat().st_size > 1_000_000  # Plotly is inside
+    ended = cli("compare", demo / "vllm_v0", demo / "sarathi")
+    assert ended.code == 0
+    assert "Verdict: sarathi served it better" in ended.out
+    told = json.loads(cli("compare", demo / "vllm_v0", demo / "sarathi", "--json").out)
+    assert told["slo"]["b"] > told["slo"]["a"]
+    assert told["slo"]["difference"]["low"] > 0
+
+
+def test_compare_takes_another_slo_and_can_change_its_mind(cli: Cli, demo: Path) -> None:
+    """Prefill first starts answers sooner: asked only for that, it wins."""
+    ended = cli("compare", demo / "vllm_v0", demo / "sarathi", "--slo", "ttft<500ms")
+    assert "Verdict: vllm_v0 served it better" in ended.out
+
+
+def test_runs_of_different_plans_are_not_compared(cli: Cli, demo: Path, tmp_path: Path) -> None:
+    cli("simulate", "azure:sample", "--duration", 30, "--out", tmp_path / "other")
+    ended = cli("compare", demo / "sarathi", tmp_path / "other")
+    assert ended.code == 2
+    assert "did not run the same plan" in ended.err
+
+
+def test_report_writes_a_page_and_its_numbers_beside_it(
+    cli: Cli, demo: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "page.html"
+    assert cli("report", demo / "sarathi", "-o", out).code == 0
+    assert json.loads(out.with_suffix(".json").read_text())["title"] == "sarathi"
+    assert cli("report", demo / "sarathi", "-o", out).code == 2
+    assert cli("report", demo / "sarathi", "-o", out, "--overwrite").code == 0
+    assert cli("report", *[demo / "sarathi"] * 3, "-o", tmp_path / "x.html").code == 2
+
+
+def test_an_invalid_run_fails_the_gate(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from servescope.loadgen import simulate as virtual
+
+    honest = virtual.failure_doubts
+    monkeypatch.setattr(virtual, "failure_doubts", lambda calls: [*honest(calls), "planted"])
+    real_seal = Run.seal
+
+    def seal_invalid(run: Run, info: object) -> None:
+        import msgspec
+
+        real_seal(run, msgspec.structs.replace(info, validity="invalid"))  # type: ignore[type-var]
+
+    monkeypatch.setattr(Run, "seal", seal_invalid)
+    ended = cli("simulate", "azure:sample", "--duration", 30, "--out", tmp_path / "run")
+    assert ended.code == 1
+    assert "is invalid" in ended.err
+    assert "doubt: planted" in ended.err
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_pipe_that_closes_early_is_no_fault(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from servescope.cli import main as door
+
+    def hang_up() -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(door, "app", hang_up)
+    monkeypatch.setattr("sys.stderr.close", lambda: None, raising=False)
+    assert cli("traces", "list").code == 0

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from servescope.reports import Story, story_of, write
+from servescope.traces import Run
+from servescope.traces.errors import InputError, OutputExists
+
+
+def test_a_report_is_written_once_and_replaced_only_when_asked(
+    single: Story, tmp_path: Path
+) -> None:
+    out = tmp_path / "deep" / "report.html"
+    assert write(single, out) == out
+    assert out.with_suffix(".json").exists()
+    with pytest.raises(OutputExists, match="--overwrite"):
+        write(single, out)
+    write(single, out, overwrite=True)
+
+
+def test_a_report_tells_of_one_run_or_two(runs: list[Run]) -> None:
+    with pytest.raises(InputError, match="one run or two, not 3"):
+        story_of([*runs, runs[0]])
+
+
+def test_a_killed_run_is_reported_from_its_journal(runs: list[Run], tmp_path: Path) -> None:
+    """As after SIGKILL: no calls.parquet, the last line torn, run.json from the start."""
+    import shutil
+
+    killed = tmp_path / "killed"
+    shutil.copytree(runs[0].path, killed)
+    (killed / "calls.parquet").unlink()
+    lines = (killed / "calls.jsonl").read_bytes().splitlines(keepends=True)
+    (killed / "calls.jsonl").write_bytes(b"".join(lines[:50]) + lines[50][:40])
+    story = story_of([Run.open(killed)])
+    page = write(story, tmp_path / "report.html")
+    assert "50 of 50 calls served" in page.read_text()
+
+
+def test_a_run_without_a_single_ended_call_says_so(runs: list[Run], tmp_path: Path) -> None:
+    import shutil
+
+    empty = tmp_path / "empty"
+    shutil.copytree(runs[0].path, empty)
+    (empty / "calls.parquet").unlink()
+    (empty / "calls.jsonl").write_bytes(b"")
+    with pytest.raises(InputError, match="holds no call that has ended"):
+        story_of([Run.open(empty)])

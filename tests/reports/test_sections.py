@@ -1,0 +1,75 @@
+from servescope.analysis import metrics, throughput
+from servescope.reports import Story, sections_of
+from servescope.reports.blocks import Figure, Note, Table
+from servescope.reports.sections import SECTIONS
+
+
+def tables(story: Story, name: str) -> list[Table]:
+    section = SECTIONS[name](story)
+    assert section is not None
+    return [block for block in section.blocks if isinstance(block, Table)]
+
+
+def test_a_comparison_has_every_section_and_a_single_run_all_but_the_differences(
+    pair: Story, single: Story
+) -> None:
+    assert [section.name for section in sections_of(pair)] == list(SECTIONS)
+    assert [section.name for section in sections_of(single)] == [
+        name for name in SECTIONS if name != "differences"
+    ]
+
+
+def test_the_verdict_comes_first_and_doubts_of_both_runs_are_said_once(pair: Story) -> None:
+    section = sections_of(pair)[0]
+    notes = [block for block in section.blocks if isinstance(block, Note)]
+    assert notes[0].kind == "verdict"
+    assert pair.comparison is not None
+    assert notes[0].text == pair.comparison.verdict
+    inferred = [note for note in notes if "Sessions are inferred" in note.text]
+    assert len(inferred) == 1
+    assert inferred[0].text.startswith("Sessions")
+
+
+def test_tables_hold_the_numbers_of_the_analysis(pair: Story) -> None:
+    (service,) = tables(pair, "service")
+    through = throughput(pair.runs[0].trace)
+    assert service.rows[0]["calls"] == through.calls
+    assert service.rows[0]["tokens"] == through.output_tps
+    latencies = tables(pair, "latencies")[0]
+    ttft = metrics.values(pair.runs[1].trace, "ttft")["value"]
+    row = next(r for r in latencies.rows if r["metric"] == "TTFT" and r["run"] != "plain")
+    assert row["max"] == ttft.max()
+    assert row["n"] == len(ttft)
+
+
+def test_every_metric_in_the_table_is_defined_on_the_same_page(pair: Story) -> None:
+    latencies, definitions = tables(pair, "latencies")
+    assert {row["metric"] for row in latencies.rows} == {row["metric"] for row in definitions.rows}
+
+
+def test_virtual_time_claims_no_client_lag(pair: Story) -> None:
+    latencies = tables(pair, "latencies")[0]
+    assert all(row["metric"] != "Schedule lag" for row in latencies.rows)
+
+
+def test_chunk_gaps_are_drawn_only_where_token_gaps_are_not_known(pair: Story) -> None:
+    section = SECTIONS["pictures"](pair)
+    assert section is not None
+    says = [block.says for block in section.blocks if isinstance(block, Figure)]
+    assert any("gaps between tokens" in text for text in says)
+    assert not any("gaps between chunks" in text for text in says)
+
+
+def test_a_stranger_adds_a_section_by_an_entry_point(single: Story, monkeypatch) -> None:  # noqa: ANN001
+    from servescope.reports import report
+    from servescope.reports.blocks import Section
+
+    class Point:
+        name = "mine"
+
+        @staticmethod
+        def load() -> object:
+            return lambda story: Section("mine", "Mine", (Note("plain", story.title),))
+
+    monkeypatch.setattr(report, "entry_points", lambda group: [Point])
+    assert sections_of(single)[-1].name == "mine"
