@@ -32,7 +32,7 @@ def compare(
     if as_json:
         console.json(comparison)
         return
-    console.sections(s for s in sections_of(story) if s.name in ("service", "differences"))
+    sections = sections_of(story)
+    console.sections(s for s in sections if s.name in ("service", "differences"))
+    console.doubts(sections)
     console.verdict(comparison.verdict)
-    for doubt in comparison.doubts:
-        console.doubt(doubt)

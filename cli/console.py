@@ -80,6 +80,16 @@ def sections(chosen: Iterable[Section]) -> None:
                 out.print()
 
 
+def doubts(chosen: Iterable[Section]) -> None:
+    """Print every doubt of report sections, each once."""
+    from servescope.reports.blocks import Note
+
+    for section in chosen:
+        for block in section.blocks:
+            if isinstance(block, Note) and block.kind == "doubt":
+                doubt(block.text)
+
+
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[Tally], None]]:
     """Draw a replay's progress on stderr while it runs; silent where stderr is no terminal."""
@@ -94,7 +104,8 @@ def progress(label: str) -> Iterator[Callable[[Tally], None]]:
         TextColumn("{task.fields[counts]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as bar:
+    # drawing happens in this process, so it is kept rare: it must not make the client late
+    with Progress(*columns, console=err, transient=True, refresh_per_second=2) as bar:
         task = bar.add_task(label, total=None, counts="")
 
         def show(tally: Tally) -> None:

@@ -47,7 +47,7 @@ def demo(
     from servescope.analysis import SLO as Objective
     from servescope.loadgen import runner
     from servescope.loadgen import simulate as virtual
-    from servescope.reports import story_of, write
+    from servescope.reports import sections_of, story_of, write
     from servescope.traces.run import refuse_taken
 
     target = run_directory(out, "demo")
@@ -75,8 +75,7 @@ def demo(
         lag = run.info.client.get("lag_p99_s")
         told = "virtual time" if lag is None else f"client lag p99 {lag * 1000:.1f} ms"
         console.say(f"{run.info.name}: {run.info.planned_calls} calls, {told}, {run.info.validity}")
-    for doubt in story.comparison.doubts:
-        console.doubt(doubt)
+    console.doubts(sections_of(story))
     console.verdict(story.comparison.verdict)
     console.out.print(f"Report: {page}", soft_wrap=True)
 

@@ -113,8 +113,7 @@ def conclude(run: Run, slo: object, as_json: bool) -> None:
         print(render.json(story.title, made).decode())
     else:
         console.sections(s for s in made if s.name in ("service", "latencies"))
-    for doubt in run.info.doubts:
-        console.doubt(doubt)
+    console.doubts(made)
     console.say(f"Run: {run.path}\nReport: {page}")
     if run.info.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -14,6 +14,10 @@ from servescope.cli.main import app
 PAGE = Path(__file__).parent / "reference" / "cli.md"
 PLAIN = {"COLUMNS": "100", "LINES": "50", "TERM": "dumb", "NO_COLOR": "1"}
 HEAD = """\
+---
+hide: [toc]
+---
+
 # Command line
 
 The help of every verb, as `--help` prints it.
@@ -30,7 +34,7 @@ Results go to stdout; progress, doubts and errors go to stderr.
 | 70 | a fault of servescope itself |
 | 130 | interrupted |
 
-An error is two sentences, what is wrong and how to mend it; the [errors](errors.md) are listed apart.
+An error is two sentences, what is wrong and how to mend it; [Errors](errors.md) lists them.
 `servescope --debug` before the verb adds the traceback.
 """
 
@@ -48,11 +52,10 @@ def verbs() -> Iterator[tuple[str, ...]]:
 
 def page() -> str:
     """Return the whole page."""
-    parts = [HEAD]
-    for words in verbs():
-        name = " ".join(("servescope", *words))
-        parts.append(f"## {name}\n\n```text\n{_help(words)}\n```\n")
-    return "\n".join(parts)
+    names = {" ".join(("servescope", *words)): _help(words) for words in verbs()}
+    links = [f"[`{name}`](#{name.replace(' ', '-')})" for name in names]
+    parts = [f"## {name}\n\n```text\n{text}\n```\n" for name, text in names.items()]
+    return "\n".join([HEAD, " ·\n".join(links) + "\n", *parts])
 
 
 def _help(words: tuple[str, ...]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from servescope.analysis import compare
+from servescope.analysis import SLO, compare
 from servescope.engine import SYSTEMS, Batch, View
 from servescope.engine.systems.vllm_v0 import VllmV0
 from servescope.loadgen.experiment import EngineSpec, Experiment, WorkloadSpec
@@ -32,16 +32,16 @@ SYSTEMS["shortest_prompt_first"] = ShortestPromptFirst
 
 
 def run(system: str, out: Path) -> Run:
-    """Simulate a coding load, at 2.5 times its recorded pace, on one GPU."""
-    workload = WorkloadSpec(trace="azure:sample", time_scale=0.4)
-    engine = EngineSpec(system=system, model="Llama-3.1-8B", gpu="H100")
+    """Simulate two minutes of long prompts, at 2.5 times their recorded pace, on eight GPUs."""
+    workload = WorkloadSpec(trace="mooncake:sample", time_scale=0.4)
+    engine = EngineSpec(system=system, model="Llama-3.1-8B", gpu="H100", tp=8)
     return simulate(Experiment(name=system, workload=workload, engine=engine), out)
 
 
 with TemporaryDirectory() as folder:
-    first_come = run("vllm_v0", Path(folder) / "a")
-    shortest = run("shortest_prompt_first", Path(folder) / "b")
-    comparison = compare(first_come, shortest)
+    first_come = run("vllm_v0", Path(folder) / "first_come")
+    shortest = run("shortest_prompt_first", Path(folder) / "shortest")
+    comparison = compare(first_come, shortest, SLO.parse("ttft<2s"))
 
 print(comparison.verdict)
 for row in comparison.differences:

@@ -29,21 +29,31 @@ class Story:
     @property
     def title(self) -> str:
         """Heading of the page."""
-        return " against ".join(run.info.name for run in self.runs)
+        return " against ".join(self.named)
+
+    @cached_property
+    def named(self) -> dict[str, Run]:
+        """The runs by the names that tell them apart."""
+        if self.comparison is None:
+            return {run.info.name: run for run in self.runs}
+        names = (self.comparison.a, self.comparison.b)
+        return dict(zip(names, self.runs, strict=True))
 
     @cached_property
     def calls(self) -> dict[str, pl.DataFrame]:
         """Per-call metrics of each run, by name."""
-        return {run.info.name: metrics.of_calls(run.trace) for run in self.runs}
+        return {name: metrics.of_calls(run.trace) for name, run in self.named.items()}
 
     @cached_property
     def summaries(self) -> dict[str, pl.DataFrame]:
         """Distribution of every metric of each run, by name."""
-        return {run.info.name: metrics.summary(run.trace) for run in self.runs}
+        return {name: metrics.summary(run.trace) for name, run in self.named.items()}
 
     def values(self, metric: str) -> dict[str, pl.Series]:
         """Values of a metric in each run that has any, by name."""
-        found = {run.info.name: metrics.values(run.trace, metric)["value"] for run in self.runs}
+        found = {
+            name: metrics.values(run.trace, metric)["value"] for name, run in self.named.items()
+        }
         return {name: series for name, series in found.items() if len(series)}
 
 
@@ -52,11 +62,11 @@ def verdict(story: Story) -> Section:
     notes: list[Note] = []
     if story.comparison:
         notes.append(Note("verdict", story.comparison.verdict))
-    for run in story.runs:
-        info = run.info
-        if info.validity != "valid":
-            text = f"{info.name}: the numbers are {info.validity}; the doubts below say why."
-            notes.append(Note("doubt", text, info.validity.upper()))
+    for name, run in story.named.items():
+        validity = run.info.validity
+        if validity != "valid":
+            text = f"{name}: the numbers are {validity}; the doubts below say why."
+            notes.append(Note("doubt", text, validity.upper()))
     if not story.comparison:
         through = metrics.throughput(story.runs[0].trace)
         text = f"{through.calls - through.failed} of {through.calls} calls served"
@@ -112,12 +122,12 @@ def differences(story: Story) -> Section | None:
 def service(story: Story) -> Section:
     """Show throughput, failures, SLO attainment and goodput."""
     rows: list[dict[str, Cell]] = []
-    for run in story.runs:
+    for name, run in story.named.items():
         through = metrics.throughput(run.trace)
         met = attainment(run.trace, story.slo) if story.slo else None
         rows.append(
             {
-                "run": run.info.name,
+                "run": name,
                 "calls": through.calls,
                 "failed": through.failed,
                 "offered": through.offered_rps,
@@ -145,13 +155,12 @@ def service(story: Story) -> Section:
 def latencies(story: Story) -> Section:
     """Show the distribution of every metric, then what each one means and when its clock starts."""
     rows: list[dict[str, Cell]] = []
-    for name, metric in METRICS.items():
-        for run in story.runs:
-            spread = story.summaries[run.info.name].row(
-                by_predicate=pl.col("metric") == name, named=True
-            )
-            if spread["n"] and not (run.info.clock == "virtual" and name == "lag"):
-                rows.append({**spread, "metric": metric.label, "run": run.info.name})
+    for metric in METRICS.values():
+        for name, table in story.summaries.items():
+            spread = table.row(by_predicate=pl.col("metric") == metric.name, named=True)
+            on_virtual_clock = story.named[name].info.clock == "virtual"
+            if spread["n"] and not (on_virtual_clock and metric.name == "lag"):
+                rows.append({**spread, "metric": metric.label, "run": name})
     columns = (
         Column("metric", "metric"),
         Column("run", "run"),
@@ -223,18 +232,18 @@ def workload(story: Story) -> Section:
             rows.append({"what": f"{what}, mean", "value": round(spread.mean)})
             rows.append({"what": f"{what}, p99", "value": round(spread.p99)})
     table = Table((Column("what", ""), Column("value", "", "count")), rows)
-    picture = Figure(figures.lengths(story.calls[run.info.name]), "One point a call.")
+    picture = Figure(figures.lengths(next(iter(story.calls.values()))), "One point a call.")
     return Section("workload", "The traffic", (table, picture, Note("plain", asked, "experiment")))
 
 
 def provenance(story: Story) -> Section:
     """Say how each run was made, so that somebody else can make it again."""
     rows: list[dict[str, Cell]] = []
-    for run in story.runs:
+    for name, run in story.named.items():
         info = run.info
         rows.append(
             {
-                "run": info.name,
+                "run": name,
                 "system": info.system,
                 "clock": info.clock,
                 "model": info.model,
@@ -266,7 +275,7 @@ def provenance(story: Story) -> Section:
 
 def _merged(doubts: tuple[str, ...], story: Story) -> list[str]:
     """Say once what is doubted of every run."""
-    names = [run.info.name for run in story.runs]
+    names = list(story.named)
     merged: dict[str, list[str]] = {}
     for doubt in doubts:
         name = next((n for n in names if len(names) > 1 and doubt.startswith(f"{n}: ")), "")

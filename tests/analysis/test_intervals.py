@@ -221,17 +221,25 @@ def coverage(
 
 @pytest.mark.parametrize("programs", [60, 300, 1000])
 def test_intervals_hold_the_truth_as_often_as_they_say(programs: int) -> None:
-    """Nominal 0.95; 100 replicates have a standard error of 0.02 to 0.03."""
-    found = coverage(modulated, modulated_truth(), 2.5, programs, replicates=100, resamples=150)
-    for statistic in ("mean", "p50", "share", "p99"):
-        assert found[statistic] >= 0.85, f"{statistic} {found[statistic]}"
+    """Nominal 0.95; 200 replicates have a standard error of about 0.02."""
+    found = coverage(modulated, modulated_truth(), 2.5, programs, replicates=200, resamples=150)
+    for statistic, share in found.items():
+        assert 0.88 <= share < 1, statistic
 
 
 @pytest.mark.parametrize("programs", [300, 1000])
 def test_two_equal_servers_are_rarely_told_apart(programs: int) -> None:
-    found = coverage(queues(1.0), NO_DIFFERENCE, 5.0, programs, replicates=100, resamples=150)
-    for statistic in ("mean", "p50", "share", "p99"):
-        assert found[statistic] >= 0.88, f"{statistic} {found[statistic]}"
+    found = coverage(queues(1.0), NO_DIFFERENCE, 5.0, programs, replicates=200, resamples=150)
+    for statistic, share in found.items():
+        assert share >= 0.91, statistic
+
+
+def test_a_queue_whose_server_is_faster_is_held_less_often_than_nominal() -> None:
+    """The truth is that of three million calls of `queues(1.1)`."""
+    truth = {"mean": 0.751, "p50": 0.751, "p99": 0.756, "share": 0.0805}
+    found = coverage(queues(1.1), truth, 5.0, 300, replicates=200, resamples=150)
+    for statistic, share in found.items():
+        assert share >= 0.84, statistic
 
 
 def test_independent_resampling_would_be_far_too_sure() -> None:

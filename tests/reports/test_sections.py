@@ -1,7 +1,13 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
 from servescope.analysis import metrics, throughput
-from servescope.reports import Story, sections_of
+from servescope.reports import Story, sections_of, story_of
 from servescope.reports.blocks import Figure, Note, Table
 from servescope.reports.sections import SECTIONS
+from servescope.traces import Run
 
 
 def tables(story: Story, name: str) -> list[Table]:
@@ -60,7 +66,9 @@ def test_chunk_gaps_are_drawn_only_where_token_gaps_are_not_known(pair: Story) -
     assert not any("gaps between chunks" in text for text in says)
 
 
-def test_a_stranger_adds_a_section_by_an_entry_point(single: Story, monkeypatch) -> None:  # noqa: ANN001
+def test_a_stranger_adds_a_section_by_an_entry_point(
+    single: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from servescope.reports import report
     from servescope.reports.blocks import Section
 
@@ -73,3 +81,15 @@ def test_a_stranger_adds_a_section_by_an_entry_point(single: Story, monkeypatch)
 
     monkeypatch.setattr(report, "entry_points", lambda group: [Point])
     assert sections_of(single)[-1].name == "mine"
+
+
+def test_two_runs_of_one_name_are_told_apart_by_their_folders(
+    runs: list[Run], tmp_path: Path
+) -> None:
+    """A copy of a run compared with itself: an A/A comparison finds nothing, and loses neither."""
+    twin = Run.open(Path(shutil.copytree(runs[0].path, tmp_path / "twin")))
+    story = story_of([runs[0], twin])
+    assert story.comparison is not None
+    assert "cannot be told apart" in story.comparison.verdict
+    (service,) = tables(story, "service")
+    assert [row["run"] for row in service.rows] == [str(runs[0].path), str(twin.path)]

@@ -1,0 +1,67 @@
+"""A small run directory, made of rows."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from servescope.traces import Run
+from servescope.traces.run import RunInfo
+
+Row = dict[str, Any]
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture
+def call() -> Callable[..., Row]:
+    """Return a function that makes the row of a call from the moments of its chunks."""
+
+    def make(call_id: str, due_s: float | None = 0.0, *chunk_s: float, **fields: Any) -> Row:
+        row: Row = {
+            "call_id": call_id,
+            "program_id": fields.get("program_id", f"program of {call_id}"),
+            "status": "ok",
+            "arrival_s": due_s,
+            "due_s": due_s,
+            "sent_s": due_s,
+            "input_tokens": 10,
+            "output_tokens": len(chunk_s),
+            "chunk_s": list(chunk_s),
+            "first_token_s": chunk_s[0] if chunk_s else None,
+            "last_token_s": chunk_s[-1] if chunk_s else None,
+            "end_s": chunk_s[-1] if chunk_s else due_s,
+        }
+        return row | fields
+
+    return make
+
+
+@pytest.fixture
+def failed(call: Callable[..., Row]) -> Callable[..., Row]:
+    """Return a function that makes the row of a call that got no answer."""
+
+    def make(call_id: str, due_s: float, status: str = "http_503", **fields: Any) -> Row:
+        nothing = {"output_tokens": None, "chunk_s": None, "end_s": due_s + 1}
+        return call(call_id, due_s, status=status, **{**nothing, **fields})
+
+    return make
+
+
+@pytest.fixture
+def a_run(tmp_path: Path) -> MakeRun:
+    """Return a function that writes a sealed run directory of rows."""
+    made: list[Run] = []
+
+    def make(rows: Iterable[Row], name: str = "a", **fields: Any) -> Run:
+        said = {"system": "none", "clock": "virtual", "version": "0", "started": "", "seed": 0}
+        info = RunInfo(**{"name": name, "plan_sha256": "one plan", **said, **fields})
+        run = Run.create(tmp_path / f"{len(made)}-{name}", {}, pl.DataFrame(), info)
+        run.journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run.seal(info)
+        made.append(run)
+        return run
+
+    return make

@@ -1,0 +1,274 @@
+"""Pairs of runs whose difference is known, and what is said of them."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from servescope.analysis import SLO, compare
+from servescope.analysis.compare import Comparison, Difference, _Shares
+from servescope.analysis.compare import _in_words as in_words
+from servescope.analysis.intervals import Interval
+from servescope.traces import Run
+from servescope.traces.errors import InputError
+
+Make = Callable[..., dict[str, Any]]
+MakeRun = Callable[..., Run]
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture
+def rows(call: Make) -> Callable[..., Rows]:
+    """Return a function that makes programs of two calls; every wait is `slower` times as long."""
+
+    def make(slower: float = 1.0, programs: int = 80, noise: int = 0, tail: float = 0.01) -> Rows:
+        rng = np.random.default_rng(7)
+        own = np.random.default_rng(noise)
+        made = []
+        for program in range(programs):
+            due = 10.0 * program
+            for turn in (0, 1):
+                ttft, step = rng.lognormal(-1, 0.3), rng.lognormal(-3, 0.3)
+                ttft *= slower * own.lognormal(0, 0.02)
+                sent = due + 5.0 * turn
+                first = sent + ttft
+                chunks = (first, first + step, first + step + tail)
+                fields = {"program_id": f"p{program}", "sent_s": sent + 0.001, "turn": turn}
+                made.append(call(f"{program}-{turn}", sent, *chunks, **fields))
+        return made
+
+    return make
+
+
+def named(comparison: Comparison, metric: str, statistic: str) -> Difference:
+    return next(
+        row for row in comparison.differences if (row.metric, row.statistic) == (metric, statistic)
+    )
+
+
+def test_a_run_compared_with_a_twin_differs_in_nothing(rows: Any, a_run: MakeRun) -> None:
+    a, b = a_run(rows(), "old"), a_run(rows(), "new")
+    for found in (compare(a, b), compare(a, b, SLO.parse("ttft<400ms"))):
+        assert (found.a, found.b, found.pairs, found.blocks) == ("old", "new", 160, 8)
+        assert {row.verdict for row in found.differences} == {"indistinguishable"}
+        assert found.verdict.startswith("old and new cannot be told apart: ")
+
+
+def test_a_faster_run_is_better_by_the_factor_that_is_known(rows: Any, a_run: MakeRun) -> None:
+    found = compare(a_run(rows(1.0, noise=1), "old"), a_run(rows(0.5, noise=2), "new"))
+    row = named(found, "ttft_due", "p99")
+    assert row.label == "TTFT from due p99"
+    assert row.verdict == "better"
+    assert row.ratio is not None
+    assert row.ratio.estimate == pytest.approx(0.5, rel=0.05)
+    assert not row.ratio.excludes(0.5)
+    assert re.fullmatch(
+        r"new served it better: its mean JCT is 0\.\d\d of old's \(0\.\d\d to 0\.\d\d, 95 %\)\.",
+        found.verdict,
+    )
+
+
+def test_the_order_of_the_runs_does_not_change_who_won(rows: Any, a_run: MakeRun) -> None:
+    """Ratios turn over, shares change sign, and the sentence stays the same."""
+    fast, slow = a_run(rows(0.5), "fast"), a_run(rows(1.0), "slow")
+    slo = SLO.parse("ttft<250ms")
+    for objective in (None, slo):
+        there, back = compare(slow, fast, objective), compare(fast, slow, objective)
+        assert there.verdict == back.verdict
+        assert there.verdict.startswith("fast served it better: ")
+        for one, other in zip(there.differences, back.differences, strict=True):
+            assert one.ratio is not None
+            assert other.ratio is not None
+            assert one.ratio.low == pytest.approx(1 / other.ratio.high)
+    found = compare(slow, fast, slo).slo
+    assert found is not None
+    assert found.verdict == "better"
+    assert found.b > found.a
+
+
+def test_a_verdict_by_slo_names_shares_points_and_the_price(rows: Any, a_run: MakeRun) -> None:
+    """The new run starts three times sooner and then stalls three times longer."""
+    a, b = a_run(rows(1.0, noise=1), "old"), a_run(rows(0.3, noise=2, tail=0.5), "new")
+    found = compare(a, b, SLO.parse("ttft:300"))
+    assert re.fullmatch(
+        r"new served it better: 100\.0% of calls within TTFT < 300 ms against \d+\.\d% for old"
+        r" \(\+\d+\.\d to \+\d+\.\d points, 95 %\)\. The price: (TBT|Longest stall) .*\.",
+        found.verdict,
+    )
+    assert "Longest stall p99 x " in found.verdict
+    assert "TTFT" not in found.verdict.split("The price")[1]
+
+
+def test_an_interval_of_shares_stays_within_a_hundred_points(
+    rows: Any, failed: Make, a_run: MakeRun
+) -> None:
+    """Half of the run fails in one stroke: four units of time know little of it."""
+    good = rows()
+    bad = [
+        failed(row["call_id"], row["due_s"], program_id=row["program_id"]) if n >= 40 else row
+        for n, row in enumerate(good)
+    ]
+    found = compare(a_run(good, "a"), a_run(bad, "b"), SLO.parse("ttft<9s")).slo
+    assert found is not None
+    assert (found.a, found.b) == (1.0, 0.25)
+    assert found.difference is not None
+    assert found.difference.low == -1.0
+
+
+def test_an_slo_with_jct_is_told_of_programs(rows: Any, a_run: MakeRun) -> None:
+    a, b = a_run(rows(1.0), "a"), a_run(rows(1.0), "b")
+    assert "of programs within JCT < 60 s" in compare(a, b, SLO.parse("jct<60s")).verdict
+
+
+def test_too_few_programs_give_numbers_but_no_certainty(rows: Any, a_run: MakeRun) -> None:
+    a, b = a_run(rows(1.0, programs=39), "a"), a_run(rows(0.5, programs=39), "b")
+    found = compare(a, b)
+    assert found.blocks is None
+    assert {row.verdict for row in found.differences} == {"unknown"}
+    assert re.fullmatch(
+        r"b's mean JCT is \S+ s, a's \S+ s; too few programs to say how sure\.", found.verdict
+    )
+    assert "39 programs are too few for an interval; replay at least 40." in found.doubts
+    by_slo = compare(a, b, SLO.parse("ttft<300ms"))
+    assert by_slo.slo is not None
+    assert by_slo.slo.verdict == "unknown"
+    assert by_slo.verdict.endswith("; too few programs to say how sure.")
+
+
+@pytest.mark.parametrize(("programs", "doubted"), [(80, True), (200, False)])
+def test_few_programs_are_doubted(rows: Any, a_run: MakeRun, programs: int, doubted: bool) -> None:
+    a, b = a_run(rows(programs=programs), "a"), a_run(rows(programs=programs), "b")
+    assert any("programs are few" in doubt for doubt in compare(a, b).doubts) is doubted
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(rows: Any, a_run: MakeRun) -> None:
+    a, b = a_run(rows(), "same", doubts=("It rained.",)), a_run(rows(), "same")
+    found = compare(a, b)
+    assert (found.a, found.b) == (str(a.path), str(b.path))
+    assert found.doubts[0] == f"{a.path}: It rained."
+
+
+def test_runs_of_different_plans_cannot_be_paired(rows: Any, a_run: MakeRun) -> None:
+    a, b = a_run(rows(), "a"), a_run(rows(), "b", plan_sha256="another")
+    with pytest.raises(InputError, match=r"did not run the same plan.*\. Replay both"):
+        compare(a, b)
+
+
+def test_only_programs_that_both_hold_whole_are_compared(rows: Any, a_run: MakeRun) -> None:
+    """The second run was killed: it lacks the last 20 calls and one of a program before."""
+    everything = rows()
+    cut = [row for row in everything[:-20] if row["call_id"] != "3-1"]
+    found = compare(a_run(everything, "whole"), a_run(cut, "killed"))
+    assert found.pairs == 160 - 20 - 2
+    assert {row.ratio and row.ratio.estimate for row in found.differences} == {1.0}
+    assert any(doubt.startswith("11 programs are not whole") for doubt in found.doubts)
+
+
+def test_runs_without_a_program_in_common_cannot_be_compared(rows: Any, a_run: MakeRun) -> None:
+    for others in ([], rows(programs=1)[:1]):
+        with pytest.raises(InputError, match=r"no program in common.*\. Let both run"):
+            compare(a_run(rows(), "a"), a_run(others, "b"))
+
+
+def test_without_an_slo_a_run_that_fails_its_slow_programs_is_not_better(
+    rows: Any, failed: Make, a_run: MakeRun
+) -> None:
+    """Every third program is slow in one run and turned away in the other."""
+
+    def spoilt(row: dict[str, Any], by: str) -> dict[str, Any]:
+        if int(row["program_id"][1:]) % 3:
+            return row
+        if by == "failure":
+            return failed(row["call_id"], row["due_s"], program_id=row["program_id"])
+        return row | {"last_token_s": row["last_token_s"] + 60}
+
+    slow = a_run([spoilt(row, "delay") for row in rows(noise=1)], "slow")
+    choosy = a_run([spoilt(row, "failure") for row in rows(noise=2)], "choosy")
+    for found in (compare(slow, choosy), compare(choosy, slow)):
+        assert re.fullmatch(
+            r"choosy was faster where it answered: its mean JCT is .* of slow's \(.*\)\. But it"
+            r" failed 33\.8% of programs against 0\.0% for slow; give an SLO to say which served it"
+            r" better\.",
+            found.verdict,
+        )
+        assert any("33.8%" in doubt and "answered calls alone" in doubt for doubt in found.doubts)
+    decided = compare(slow, choosy, SLO.parse("jct<30s"))
+    assert "cannot be told apart" in decided.verdict  # a minute late or never: both are misses
+
+
+def test_a_draw_in_latency_still_tells_of_failures(rows: Any, failed: Make, a_run: MakeRun) -> None:
+    turned_away = [
+        failed(row["call_id"], row["due_s"], program_id=row["program_id"])
+        if int(row["program_id"][1:]) % 4 == 0
+        else row
+        for row in rows()
+    ]
+    found = compare(a_run(rows(), "a"), a_run(turned_away, "b"))
+    assert "cannot be told apart" in found.verdict
+    assert found.verdict.endswith(" But b failed 25.0% of programs against 0.0%.")
+
+
+def test_a_run_that_failed_altogether_has_no_jct_but_loses_by_slo(
+    rows: Any, failed: Make, a_run: MakeRun
+) -> None:
+    dead = [failed(r["call_id"], r["due_s"], program_id=r["program_id"]) for r in rows()]
+    a, b = a_run(rows(), "a"), a_run(dead, "b")
+    assert compare(a, b).verdict == (
+        "No mean JCT can be compared: in one of the runs no program was served whole."
+    )
+    assert compare(a, b).differences == ()
+    assert compare(a, b, SLO.parse("ttft<9s")).verdict == (
+        "a served it better: 100.0% of calls within TTFT < 9 s against 0.0% for b"
+        " (+100.0 to +100.0 points, 95 %)."
+    )
+
+
+def test_a_statistic_of_zero_has_no_ratio(call: Make, a_run: MakeRun) -> None:
+    """Two chunks that were read at once are a gap of 0."""
+
+    def made(gap: float) -> Rows:
+        return [call(str(n), float(n), n + 0.5, n + 0.5 + gap) for n in range(40)]
+
+    found = compare(a_run(made(0.0), "a"), a_run(made(0.1), "b"))
+    stall = named(found, "stall", "p99")
+    assert (stall.a, stall.ratio, stall.verdict) == (0.0, None, "unknown")
+    assert stall.b == pytest.approx(0.1)
+
+
+def test_chunks_of_several_tokens_are_compared_by_icl_and_single_tokens_by_tbt(
+    rows: Any, a_run: MakeRun
+) -> None:
+    coarse = [row | {"output_tokens": 30} for row in rows()]
+    of_tokens = {row.metric for row in compare(a_run(rows(), "a"), a_run(rows(), "b")).differences}
+    of_chunks = {row.metric for row in compare(a_run(coarse, "a"), a_run(coarse, "b")).differences}
+    assert of_tokens - of_chunks == {"tbt"}
+    assert of_chunks - of_tokens == {"icl"}
+
+
+def test_the_same_seed_gives_the_same_intervals(rows: Any, a_run: MakeRun) -> None:
+    a, b = a_run(rows(noise=1), "a"), a_run(rows(0.9, noise=2), "b")
+    assert compare(a, b, seed=3) == compare(a, b, seed=3)
+    assert compare(a, b, seed=3) != compare(a, b, seed=4)
+
+
+def test_a_jct_whose_resamples_do_not_all_hold_a_value_is_not_judged() -> None:
+    jct = Difference("jct", "mean", 2.0, 1.0, None)
+    shares = _Shares(0.0, 0.0, Interval(0.0, 0.0, 0.0))
+    assert in_words("a", "b", None, (jct,), shares) == (
+        "b's mean JCT is 1 s, a's 2 s; too few programs to say how sure."
+    )
+
+
+def test_the_price_names_one_statistic_a_metric_and_its_factor_for_the_winner() -> None:
+    """A won: what got better from A to B is what A paid, turned over."""
+    jct = Difference("jct", "mean", 1.0, 2.0, Interval(2.0, 1.5, 2.5))
+    ttft = Difference("ttft", "p50", 3.0, 1.0, Interval(1 / 3, 0.2, 0.5))
+    rows = (ttft, replace(ttft, statistic="p99"), replace(ttft, metric="ttft_due"), jct)
+    shares = _Shares(0.0, 0.0, Interval(0.0, 0.0, 0.0))
+    assert in_words("a", "b", None, rows, shares) == (
+        "a served it better: its mean JCT is 0.50 of b's (0.40 to 0.67, 95 %)."
+        " The price: TTFT p50 x 3.00."
+    )

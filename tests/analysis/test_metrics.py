@@ -1,0 +1,245 @@
+"""Every metric on streams whose answers are known by hand."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from servescope.analysis import metrics
+from servescope.analysis.metrics import METRICS
+from servescope.traces import Run, load
+from servescope.traces.errors import MissingColumns
+
+PAGES = Path(__file__).parents[2] / "docs" / "reference" / "metrics"
+Make = Callable[..., dict[str, Any]]
+MakeRun = Callable[..., Run]
+
+
+def numbers(run: Run, metric: str) -> list[float]:
+    return metrics.values(run.trace, metric)["value"].to_list()
+
+
+# Due at 1.0, sent 0.1 late; tokens at 1.5, 1.6, 1.9. A role-only chunk is never stamped.
+BY_HAND = {
+    "ttft": [0.4],
+    "ttft_due": [0.5],
+    "tpot": [0.2],
+    "tbt": [0.1, 0.3],
+    "icl": [0.1, 0.3],
+    "stall": [0.3],
+    "e2e": [0.8],
+    "e2e_due": [0.9],
+    "jct": [0.9],
+    "lag": [0.1],
+}
+
+
+def test_a_stream_of_single_tokens_has_every_metric_by_hand(call: Make, a_run: MakeRun) -> None:
+    run = a_run([call("x", 1.0, 1.5, 1.6, 1.9, sent_s=1.1)])
+    assert {name: pytest.approx(numbers(run, name)) for name in METRICS} == BY_HAND
+
+
+def test_chunks_of_several_tokens_have_no_tbt_but_icl_and_tpot(call: Make, a_run: MakeRun) -> None:
+    run = a_run([call("x", 0.0, 1.0, 1.4, 2.0, output_tokens=6)])
+    assert numbers(run, "tbt") == []
+    assert numbers(run, "icl") == pytest.approx([0.4, 0.6])
+    assert numbers(run, "tpot") == pytest.approx([1.0 / 5])
+
+
+def test_where_the_server_counts_tokens_a_gap_is_shared_by_the_tokens_that_end_it(
+    call: Make, a_run: MakeRun
+) -> None:
+    """0.4 s brought four tokens, 0.6 s two; the gaps still add up to the time between."""
+    run = a_run([call("x", 0.0, 1.0, 1.4, 2.0, output_tokens=8, chunk_tokens=[2, 4, 2])])
+    assert numbers(run, "tbt") == pytest.approx([0.1] * 4 + [0.3] * 2)
+    assert sum(numbers(run, "tbt")) == pytest.approx(2.0 - 1.0)
+
+
+@pytest.mark.parametrize("chunk_tokens", [[1, 1, 1], [3, 0, 3], [2, None, 2], [3, 3], None, []])
+def test_counts_that_do_not_add_up_say_nothing_of_tokens(
+    call: Make, a_run: MakeRun, chunk_tokens: list[int | None] | None
+) -> None:
+    good = call("y", 0.0, 1.0, 1.5)
+    run = a_run([call("x", 0, 1, 2, 3, output_tokens=6, chunk_tokens=chunk_tokens), good])
+    assert numbers(run, "tbt") == pytest.approx([0.5])
+
+
+def test_one_token_has_no_time_between(call: Make, a_run: MakeRun) -> None:
+    run = a_run([call("x", 0.0, 1.0)])
+    assert numbers(run, "ttft") == numbers(run, "e2e") == numbers(run, "jct") == [1.0]
+    for between in ("tpot", "tbt", "icl", "stall"):
+        assert numbers(run, between) == []
+        assert METRICS[between].between_tokens
+
+
+def test_an_answer_in_one_piece_has_no_tpot_rather_than_one_of_zero(
+    call: Make, a_run: MakeRun
+) -> None:
+    run = a_run([call("x", 0.0, 1.0, output_tokens=50)])
+    assert numbers(run, "tpot") == numbers(run, "stall") == numbers(run, "tbt") == []
+
+
+def test_without_a_count_of_tokens_there_is_icl_but_neither_tpot_nor_tbt(
+    call: Make, a_run: MakeRun
+) -> None:
+    run = a_run([call("x", 0.0, 1.0, 1.5, output_tokens=None)])
+    assert numbers(run, "icl") == numbers(run, "stall") == [0.5]
+    assert numbers(run, "tpot") == numbers(run, "tbt") == []
+
+
+@pytest.mark.parametrize("status", ["timeout", "truncated", "cancelled", None])
+def test_a_failed_call_has_no_latency_even_if_tokens_came_but_its_lag_counts(
+    call: Make, a_run: MakeRun, status: str | None
+) -> None:
+    run = a_run([call("x", 0.0, 1.0, 2.0, 3.0, sent_s=0.25, status=status)])
+    assert numbers(run, "lag") == [0.25]
+    assert all(numbers(run, name) == [] for name in METRICS if name != "lag")
+    assert metrics.of_programs(run.trace)["failed"].to_list() == [1]
+
+
+def test_a_program_lasts_from_its_first_due_call_to_its_last_token_pauses_included(
+    call: Make, a_run: MakeRun
+) -> None:
+    rows = [
+        call("a", 1.0, 2.0, 3.0, program_id="p"),
+        call("b", 13.0, 14.0, program_id="p"),
+        call("c", 5.0, 5.5, program_id="q"),
+    ]
+    programs = metrics.of_programs(a_run(rows).trace)
+    told = {row["program_id"]: row for row in programs.iter_rows(named=True)}
+    assert told["p"] == {"program_id": "p", "calls": 2, "failed": 0, "due_s": 1.0, "jct": 13.0}
+    assert told["q"]["jct"] == 0.5
+
+
+def test_a_program_with_a_call_that_failed_or_was_given_up_has_no_jct(
+    call: Make, failed: Make, a_run: MakeRun
+) -> None:
+    rows = [
+        call("a", 0.0, 1.0, program_id="p"),
+        failed("b", 2.0, program_id="p"),
+        failed("c", 9.0, "cancelled", program_id="p", sent_s=None),
+    ]
+    programs = metrics.of_programs(a_run(rows).trace)
+    assert programs.select("calls", "failed", "jct").row(0) == (3, 2, None)
+
+
+def test_a_program_with_an_empty_answer_or_a_call_without_due_time_has_no_jct(
+    call: Make, a_run: MakeRun
+) -> None:
+    rows = [
+        call("a", 0.0, 1.0, program_id="empty"),
+        call("b", 2.0, program_id="empty", end_s=3.0),
+        call("c", 0.0, 1.0, program_id="undue"),
+        call("d", None, 2.0, program_id="undue"),
+    ]
+    assert numbers(a_run(rows), "jct") == []
+
+
+def test_a_call_of_no_program_is_one_by_itself(call: Make, a_run: MakeRun) -> None:
+    rows = [call(name, 0.0, end, program_id=None) for name, end in (("a", 1.0), ("b", 2.0))]
+    run = a_run(rows)
+    assert metrics.values(run.trace, "jct").rows() == [("a", 1.0), ("b", 2.0)]
+    assert metrics.throughput(run.trace).programs == 2
+
+
+def test_a_call_without_due_or_sent_time_has_only_the_other_clock(
+    call: Make, a_run: MakeRun
+) -> None:
+    run = a_run([call("a", None, 1.0, sent_s=0.5), call("b", 0.0, 2.0, sent_s=None)])
+    assert numbers(run, "ttft") == [0.5]
+    assert numbers(run, "ttft_due") == [2.0]
+    assert numbers(run, "lag") == []
+
+
+def test_a_summary_has_a_row_a_metric_and_null_where_there_is_no_value(
+    failed: Make, a_run: MakeRun
+) -> None:
+    for rows in ([], [failed("x", 0.0, sent_s=None)]):
+        table = metrics.summary(a_run(rows).trace)
+        assert table["metric"].to_list() == list(METRICS)
+        assert table["n"].to_list() == [0] * len(METRICS)
+        assert table.select(~pl.selectors.by_name("metric", "n")).null_count().row(0) == (10,) * 5
+
+
+@pytest.mark.parametrize("calls", [1, 2, 10, 99, 100, 101])
+def test_quantiles_of_a_summary_are_order_statistics(
+    call: Make, a_run: MakeRun, calls: int
+) -> None:
+    """The smallest value with at least that share at or below it: of 100 calls p99 is the 99th."""
+    run = a_run(call(f"{n:03}", 0.0, float(n)) for n in range(1, calls + 1))
+    row = metrics.summary(run.trace).row(by_predicate=pl.col("metric") == "ttft", named=True)
+    for label, percent in (("p50", 50), ("p90", 90), ("p99", 99)):
+        assert row[label] == math.ceil(calls * percent / 100)
+    assert (row["n"], row["max"], row["mean"]) == (calls, calls, (calls + 1) / 2)
+
+
+def test_mean_latency_times_rate_is_the_mean_number_in_flight(call: Make, a_run: MakeRun) -> None:
+    """Little's law, exact over a span in which every call begins and ends."""
+    rng = np.random.default_rng(0)
+    due = np.sort(rng.uniform(0, 100, 200))
+    took = rng.exponential(3.0, 200)
+    run = a_run(
+        call(str(n), start, start + last / 2, start + last)
+        for n, (start, last) in enumerate(zip(due.tolist(), took.tolist(), strict=True))
+    )
+    through = metrics.throughput(run.trace)
+    moments = np.concatenate([due, due + took])
+    order = np.argsort(moments)
+    in_flight = np.cumsum(np.repeat([1, -1], 200)[order])[:-1]
+    mean_in_flight = (in_flight * np.diff(moments[order])).sum() / through.span_s
+    assert through.calls_rps is not None
+    assert np.mean(numbers(run, "e2e_due")) * through.calls_rps == pytest.approx(mean_in_flight)
+
+
+def test_throughput_counts_what_was_asked_and_what_was_served(
+    call: Make, failed: Make, a_run: MakeRun
+) -> None:
+    rows = [
+        call("a", 2.0, 3.0, 4.0, program_id="p"),
+        failed("b", 4.0, program_id="p"),
+        call("c", 6.0, 11.0, 12.0),
+    ]
+    through = metrics.throughput(a_run(rows).trace)
+    assert (through.calls, through.failed, through.programs) == (3, 1, 2)
+    assert through.span_s == 10.0
+    assert (through.calls_rps, through.output_tps, through.total_tps) == (0.2, 0.4, 2.4)
+    assert through.offered_rps == 2 / 4
+
+
+def test_a_call_that_was_never_sent_does_not_stretch_the_span(
+    call: Make, failed: Make, a_run: MakeRun
+) -> None:
+    never = failed("c", 500.0, "cancelled", sent_s=None)
+    interrupted = failed("d", 3.0, "cancelled", end_s=5.0)
+    through = metrics.throughput(a_run([call("a", 0.0, 4.0), never, interrupted]).trace)
+    assert (through.calls, through.failed, through.span_s) == (3, 2, 5.0)
+
+
+def test_rates_over_no_time_are_null(call: Make, a_run: MakeRun) -> None:
+    empty = metrics.throughput(a_run([]).trace)
+    assert (empty.calls, empty.span_s, empty.calls_rps, empty.offered_rps) == (0, 0.0, None, None)
+    one = metrics.throughput(a_run([call("a", 1.0, 2.0)]).trace)
+    assert (one.span_s, one.calls_rps, one.offered_rps) == (1.0, 1.0, None)
+    undue = metrics.throughput(a_run([call("a", None, 2.0)]).trace)
+    assert (undue.calls, undue.span_s, undue.calls_rps) == (1, 0.0, None)
+
+
+def test_a_trace_that_was_never_replayed_has_no_latencies() -> None:
+    with pytest.raises(MissingColumns, match="no first_token_s"):
+        metrics.values(load("azure:sample"), "ttft")
+    with pytest.raises(MissingColumns, match="no due_s"):
+        metrics.of_calls(load("burstgpt:sample"))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_has_a_page_and_a_row_in_the_index(name: str) -> None:
+    page = (PAGES / f"{name}.md").read_text()
+    assert page.startswith(f"# {METRICS[name].label}")
+    assert f"`{name}`" in page
+    assert f"({name}.md)" in (PAGES / "index.md").read_text()
+    example = " and ".join(f"{value:g} s" for value in BY_HAND[name])
+    assert f"**{example}**" in page
