@@ -28,7 +28,7 @@ class Health:
     def of(cls, calls: pl.DataFrame, cpu_share: float) -> Health:
         """Read the lag off the calls that were sent."""
         lag = (calls["sent_s"] - calls["due_s"]).drop_nulls()
-        p50, p99 = (lag.quantile(q, "higher") if len(lag) else None for q in (0.5, 0.99))
+        p50, p99 = (lag.quantile(q, "equiprobable") if len(lag) else None for q in (0.5, 0.99))
         return cls(p50, p99, lag.max() if len(lag) else None, cpu_share)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
