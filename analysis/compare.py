@@ -26,6 +26,7 @@ STATISTICS = (
     ("jct", "mean"), ("jct", "p99"),
 )  # fmt: skip
 DECIDING_WITHOUT_SLO = ("jct", "mean")
+WORTH_SAYING = 1.05  # a smaller factor is no price, however sure it is
 FEW_PROGRAMS = 200
 
 
@@ -267,13 +268,16 @@ def _in_words(
     if decided not in ("better", "worse"):
         return sentence
     b_won = decided == "better"
-    price: dict[str, str] = {}  # one statistic a metric: the first that got worse
+    price: dict[str, tuple[float, str]] = {}  # of each metric the statistic that suffered most
     for row in rows:
-        if row.verdict == ("worse" if b_won else "better"):
-            factor = row.b / row.a if b_won else row.a / row.b
-            price.setdefault(row.metric.removesuffix("_due"), f"{row.label} x {factor:.2f}")
+        factor = row.b / row.a if b_won else row.a / row.b
+        if row.verdict == ("worse" if b_won else "better") and factor >= WORTH_SAYING:
+            metric = row.metric.removesuffix("_due")
+            if factor > price.get(metric, (0.0, ""))[0]:
+                price[metric] = (factor, row.label)
     if price:
-        sentence += f" The price: {', '.join(price.values())}."
+        told = ", ".join(f"{label} x {factor:.2f}" for factor, label in price.values())
+        sentence += f" The price: {told}."
     return sentence
 
 

@@ -196,7 +196,7 @@ def summary(run: Trace) -> pl.DataFrame:
 class Throughput:
     """Rates over the span from the first due call to the last end; tokens are counted, not chunks.
 
-    `offered_rps` is the rate of the due times. A rate over no time is null.
+    A rate over no time is null.
     """
 
     span_s: float
@@ -206,7 +206,6 @@ class Throughput:
     calls_rps: float | None
     output_tps: float | None
     total_tps: float | None
-    offered_rps: float | None
 
 
 def throughput(run: Trace) -> Throughput:
@@ -216,11 +215,8 @@ def throughput(run: Trace) -> Throughput:
     """
     calls = _calls(run)
     sent = calls.filter((col("status") != CANCELLED) | col("sent_s").is_not_null())
-    first, last, end = sent.select(
-        first=col("due_s").min(), last=col("due_s").max(), end=col("end_s").max()
-    ).row(0)
+    first, end = sent.select(first=col("due_s").min(), end=col("end_s").max()).row(0)
     span = 0.0 if first is None or end is None else end - first
-    offered = 0.0 if first is None else last - first
     served = calls.filter(_ANSWERED)
     tokens_out = int(served["output_tokens"].sum())
     tokens_in = int(served["input_tokens"].sum())
@@ -232,7 +228,6 @@ def throughput(run: Trace) -> Throughput:
         calls_rps=_rate(served.height, span),
         output_tps=_rate(tokens_out, span),
         total_tps=_rate(tokens_in + tokens_out, span),
-        offered_rps=_rate(sent["due_s"].count() - 1, offered),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import polars as pl
 
 from servescope.analysis import metrics
-from servescope.analysis.metrics import METRICS
+from servescope.analysis.metrics import METRICS, Metric
 from servescope.traces.errors import InputError
 from servescope.traces.schema import OK
 from servescope.traces.trace import Trace
@@ -77,8 +77,8 @@ class SLO:
 def _condition(name: str, sign: str, number: str, unit: str | None) -> Condition:
     name = _ALIASES.get(name.lower(), name.lower())
     metric = METRICS.get(name)
-    if metric is None or metric.per == "gap":
-        known = ", ".join(m for m, metric in METRICS.items() if metric.per != "gap")
+    if metric is None or not _can_be_asked(metric):
+        known = ", ".join(m for m, metric in METRICS.items() if _can_be_asked(metric))
         raise InputError(f"An SLO cannot be asked of '{name}'.", f"Choose among {known}.")
     if unit is None and sign != ":":
         raise InputError(
@@ -88,6 +88,11 @@ def _condition(name: str, sign: str, number: str, unit: str | None) -> Condition
     if below_s == 0:
         raise InputError(f"No {name} is below 0.", "Give a bound above 0.")
     return Condition(name, below_s)
+
+
+def _can_be_asked(metric: Metric) -> bool:
+    """Not of a single gap, and not of what the client itself did."""
+    return metric.per != "gap" and metric.name != "lag"
 
 
 @dataclass(frozen=True, slots=True)

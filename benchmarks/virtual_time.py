@@ -2,8 +2,8 @@
 
     python benchmarks/virtual_time.py
 
-Timed is the simulation itself (arrivals, engine, records), neither reading the trace nor writing the
-run; what those take is shown beside it.
+Timed is the simulation itself (arrivals, engine, records), neither reading the trace, which is
+shown beside it, nor writing the run.
 """
 
 import statistics

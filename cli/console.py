@@ -57,11 +57,18 @@ def _plain(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON")
 
 
-def table(headings: Iterable[str], rows: Iterable[Iterable[object]], title: str = "") -> None:
-    """Print a table; every column but the first is right-aligned."""
+def table(
+    headings: Iterable[str],
+    rows: Iterable[Iterable[object]],
+    title: str = "",
+    prose: bool = False,
+) -> None:
+    """Print a table; columns after the first are right-aligned numbers, unless they are prose."""
     drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for place, heading in enumerate(headings):
-        drawn.add_column(heading, justify="right" if place else "left", overflow="fold")
+        drawn.add_column(
+            heading, justify="right" if place and not prose else "left", overflow="fold"
+        )
     for row in rows:
         drawn.add_row(*(escape("-" if cell is None else str(cell)) for cell in row))
     out.print(drawn)
@@ -92,9 +99,17 @@ def doubts(chosen: Iterable[Section]) -> None:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[Tally], None]]:
-    """Draw a replay's progress on stderr while it runs; silent where stderr is no terminal."""
+    """Draw a replay's progress on stderr while it runs; one line where stderr is no terminal."""
     if not err.is_terminal:
-        yield lambda tally: None
+        announced = False
+
+        def announce(_: Tally) -> None:
+            nonlocal announced
+            if not announced:
+                say(f"{label} ...")
+            announced = True
+
+        yield announce
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

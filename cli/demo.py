@@ -59,7 +59,7 @@ def demo(
             if simulate:
                 runs.append(virtual.simulate(_experiment(system, seed, None), target / system))
                 continue
-            with console.progress(system) as show:
+            with console.progress(f"replaying {TRACE} against {system}") as show:
                 experiment = _experiment(system, seed, servers[system])
                 runs.append(runner.replay(experiment, target / system, show))
             if runs[-1].info.interrupted:
@@ -67,7 +67,7 @@ def demo(
     if len(runs) < len(SYSTEMS) or any(run.info.interrupted for run in runs):
         from servescope.cli.replay import conclude
 
-        conclude(runs[-1], Objective.parse(SLO), as_json=False)
+        conclude(runs[-1], as_json=False)
     story = story_of(runs, Objective.parse(SLO))
     page = write(story, target / "report.html")
     assert story.comparison is not None

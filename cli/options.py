@@ -10,8 +10,16 @@ import typer
 
 if TYPE_CHECKING:
     from servescope.analysis import SLO
-    from servescope.loadgen.experiment import WorkloadSpec
+    from servescope.loadgen.experiment import Experiment, WorkloadSpec
 
+TraceOrExperiment = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRACE",
+        help="A bundled name (see `traces list`), a trace file, a run directory, or an experiment"
+        " file (.toml), as every run directory holds one.",
+    ),
+]
 TraceName = Annotated[
     str,
     typer.Argument(help="A bundled name (see `traces list`), a trace file, or a run directory."),
@@ -59,6 +67,14 @@ Gpu = Annotated[str, typer.Option(help="GPU that the engine emulates.")]
 TP = Annotated[int, typer.Option(min=1, help="GPUs that the model is spread over.")]
 
 
+OPTION_OF = {
+    "start_s": "start",
+    "duration_s": "duration",
+    "calls": "num-prompts",
+    "time_scale": "time-scale",
+}
+
+
 def workload(
     trace: str,
     format: str | None,
@@ -86,7 +102,32 @@ def workload(
     try:
         return msgspec.convert(fields, WorkloadSpec)
     except msgspec.ValidationError as error:
-        raise InputError(f"The workload makes no sense: {error}.", "See --help.") from None
+        wrong, _, field = str(error).partition(" - at `$.")
+        option = OPTION_OF.get(field.rstrip("`"), field.rstrip("`"))
+        wrong = wrong.replace("`", "")
+        raise InputError(f"--{option} cannot be that: {wrong}.", "See --help.") from None
+
+
+def from_file(context: typer.Context, path: Path, name: str | None) -> Experiment:
+    """Read an experiment file given in place of a trace; it says everything but --out and --name.
+
+    Raises InputError for any other option beside it: one of the two would be ignored.
+    """
+    import msgspec
+
+    from servescope.loadgen import experiment as experiments
+    from servescope.traces.errors import InputError
+
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and parameter.name not in ("trace", "out", "name", "as_json"):
+            raise InputError(
+                f"{parameter.opts[0]} stands beside an experiment file, which says it already.",
+                "Edit the file, or leave the option out.",
+            )
+    experiment = experiments.read(path)
+    return msgspec.structs.replace(experiment, name=name) if name else experiment
 
 
 def slo(text: str | None) -> SLO | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +19,8 @@ from servescope.cli.options import (
     Slo,
     Start,
     TimeScale,
-    TraceName,
+    TraceOrExperiment,
+    from_file,
     run_directory,
     workload,
 )
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
 
 def replay(
-    trace: TraceName,
+    context: typer.Context,
+    trace: TraceOrExperiment,
     base_url: Annotated[
         str, typer.Option("--base-url", help="Where the OpenAI-compatible server is.")
     ] = "http://127.0.0.1:8000",
@@ -72,33 +75,33 @@ def replay(
     from servescope.loadgen import runner
     from servescope.loadgen.experiment import EndpointSpec, Experiment
 
-    objective = read_slo(slo)
-    label = name or backend
-    target = run_directory(out, label)
-    experiment = Experiment(
-        name=label,
-        workload=workload(trace, format, start, duration, num_prompts, time_scale, sessions),
-        endpoint=EndpointSpec(
-            base_url=base_url,
-            backend=backend,
-            path=endpoint,
-            model=model,
-            api_key_env=api_key_env,
-            timeout_s=timeout,
-            ignore_eos=ignore_eos,
-            extra_body=_object(extra_body),
-        ),
-        seed=seed,
-        slo=slo,
-    )
+    if trace.endswith(".toml"):
+        experiment = from_file(context, Path(trace), name)
+    else:
+        experiment = Experiment(
+            name=name or backend,
+            workload=workload(trace, format, start, duration, num_prompts, time_scale, sessions),
+            endpoint=EndpointSpec(
+                base_url=base_url,
+                backend=backend,
+                path=endpoint,
+                model=model,
+                api_key_env=api_key_env,
+                timeout_s=timeout,
+                ignore_eos=ignore_eos,
+                extra_body=_object(extra_body),
+            ),
+            seed=seed,
+            slo=slo,
+        )
+    read_slo(experiment.slo)  # a mistake in it should not wait for the end of the replay
     with console.progress(f"replaying {trace}") as show:
-        run = runner.replay(experiment, target, show)
-    conclude(run, objective, as_json)
+        run = runner.replay(experiment, run_directory(out, experiment.name), show)
+    conclude(run, as_json)
 
 
-def conclude(run: Run, slo: object, as_json: bool) -> None:
+def conclude(run: Run, as_json: bool) -> None:
     """Show what a run measured, write its report, and end with the exit code it deserves."""
-    from servescope.analysis import SLO
     from servescope.cli.main import INTERRUPTED
     from servescope.reports import render, sections_of, story_of, write
     from servescope.traces.errors import GateFailed
@@ -106,7 +109,7 @@ def conclude(run: Run, slo: object, as_json: bool) -> None:
     if run.trace.collect().is_empty():
         console.say(f"Interrupted before any call had ended. Run: {run.path}")
         raise typer.Exit(INTERRUPTED)
-    story = story_of([run], slo if isinstance(slo, SLO) else None)
+    story = story_of([run], read_slo(run.info.slo))
     page = write(story, run.path / "report.html")
     made = sections_of(story)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +24,8 @@ from servescope.cli.options import (
     Start,
     System,
     TimeScale,
-    TraceName,
+    TraceOrExperiment,
+    from_file,
     run_directory,
     workload,
 )
@@ -32,7 +34,8 @@ from servescope.cli.options import slo as read_slo
 
 
 def simulate(
-    trace: TraceName,
+    context: typer.Context,
+    trace: TraceOrExperiment,
     system: System = "sarathi",
     param: Params = None,
     model: Model = "Llama-3.1-8B",
@@ -58,16 +61,20 @@ def simulate(
     from servescope.loadgen import simulate as virtual
     from servescope.loadgen.experiment import EngineSpec, Experiment
 
-    objective = read_slo(slo)
-    label = name or system
-    experiment = Experiment(
-        name=label,
-        workload=workload(trace, format, start, duration, num_prompts, time_scale, sessions),
-        engine=EngineSpec(system=system, params=read_params(param), model=model, gpu=gpu, tp=tp),
-        seed=seed,
-        slo=slo,
-    )
-    run = virtual.simulate(experiment, run_directory(out, label))
+    if trace.endswith(".toml"):
+        experiment = from_file(context, Path(trace), name)
+    else:
+        experiment = Experiment(
+            name=name or system,
+            workload=workload(trace, format, start, duration, num_prompts, time_scale, sessions),
+            engine=EngineSpec(
+                system=system, params=read_params(param), model=model, gpu=gpu, tp=tp
+            ),
+            seed=seed,
+            slo=slo,
+        )
+    read_slo(experiment.slo)
+    run = virtual.simulate(experiment, run_directory(out, experiment.name))
     info = run.info
     took_s = info.client["simulation_s"]
     if info.duration_s and took_s:
@@ -75,4 +82,4 @@ def simulate(
             f"{info.duration_s:,.1f} s of service in {took_s:.2f} s:"
             f" {info.duration_s / took_s:,.0f} times real time."
         )
-    conclude(run, objective, as_json)
+    conclude(run, as_json)

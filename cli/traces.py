@@ -26,9 +26,11 @@ def list_(as_json: Json = False) -> None:
         bundled = {name: sample.says for name, sample in BUNDLED.items()}
         console.json({"bundled": bundled, "formats": {n: f.says for n, f in formats().items()}})
         return
-    console.table(["bundled trace", "what"], ((n, s.says) for n, s in BUNDLED.items()))
+    console.table(["bundled trace", "what"], ((n, s.says) for n, s in BUNDLED.items()), prose=True)
     console.out.print()
-    console.table(["format", "what"], ((name, form.says) for name, form in formats().items()))
+    console.table(
+        ["format", "what"], ((name, form.says) for name, form in formats().items()), prose=True
+    )
 
 
 @app.command()
@@ -54,7 +56,7 @@ def inspect(trace: TraceName, format: Format = None, as_json: Json = False) -> N
         console.json({"provenance": facts, "columns": columns, **counts, "doubts": doubts})
         return
     rows = [(key.replace("_", " "), _text(value)) for key, value in (facts | counts).items()]
-    console.table(["", trace], rows)
+    console.table(["", trace], rows, prose=True)
     console.out.print()
     console.table(["column", "null"], _nulls(trace, format))
     for doubt in doubts:

@@ -122,7 +122,7 @@ class Client:
         except asyncio.CancelledError:
             record.status, record.error = CANCELLED, "interrupted"
         except (aiohttp.ClientError, OSError) as error:
-            record.status, record.error = "connection", f"{type(error).__name__}: {error}"
+            record.status, record.error = "connection", told(error)
         record.sent_s = stamp.get("sent_s")
         record.end_s = clock()
 
@@ -147,6 +147,14 @@ class Client:
         """Return status and body of a GET; raises aiohttp.ClientError or OSError."""
         async with asyncio.timeout(10), self.session.get(self.base_url + path) as response:
             return response.status, await response.read()
+
+
+def told(error: BaseException) -> str:
+    """Return what went wrong with a connection, in the operating system's words if it has any."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror or str(cause)
+    return str(cause) or type(cause).__name__
 
 
 async def _read_stream(

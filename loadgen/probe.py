@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from servescope.loadgen.client import Client
+from servescope.loadgen.client import Client, told
 from servescope.loadgen.experiment import EndpointSpec
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.records import Record
@@ -76,7 +76,7 @@ async def _first_model(client: Client) -> str:
     try:
         status, body = await client.get("/v1/models")
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise _unreachable(client, error) from None
+        raise _unreachable(client, told(error)) from None
     try:
         models: list[dict[str, Any]] = msgspec.json.decode(body)["data"]
         return str(models[0]["id"])
@@ -117,8 +117,8 @@ def _unusable(client: Client, model: str, record: Record) -> EndpointError:
             )
 
 
-def _unreachable(client: Client, error: object) -> EndpointError:
+def _unreachable(client: Client, said: str) -> EndpointError:
     return EndpointError(
-        f"Nothing answers at {client.base_url} ({str(error)[:160]}).",
+        f"Nothing answers at {client.base_url} ({said[:160]}).",
         "Start the server, or check --base-url.",
     )

@@ -21,7 +21,7 @@ import polars as pl
 
 from servescope.loadgen import experiment as experiments
 from servescope.loadgen.client import Client
-from servescope.loadgen.experiment import Experiment, WorkloadSpec
+from servescope.loadgen.experiment import EndpointSpec, Experiment, WorkloadSpec
 from servescope.loadgen.live import LiveReplay, Tally
 from servescope.loadgen.probe import Probe, probe
 from servescope.loadgen.prompts import Prompts
@@ -30,8 +30,9 @@ from servescope.loadgen.replay import Replay
 from servescope.loadgen.validity import Health, judge
 from servescope.loadgen.workload import Workload, digest
 from servescope.traces.catalog import load
+from servescope.traces.errors import InputError
 from servescope.traces.run import Run, RunInfo, refuse_taken
-from servescope.traces.sessions import infer_sessions
+from servescope.traces.sessions import forget_sessions, infer_sessions
 from servescope.traces.trace import Trace
 
 Progress = Callable[[Tally], None]
@@ -46,7 +47,9 @@ def workload_of(spec: WorkloadSpec) -> Workload:
         trace = trace.window(spec.start_s, end_s)
     if spec.calls is not None:
         trace = trace.head(spec.calls)
-    if spec.sessions == "auto" and _has_only_prefixes(trace):
+    if spec.sessions == "none":
+        trace = forget_sessions(trace)
+    elif _has_only_prefixes(trace):
         trace = infer_sessions(trace)
     if spec.time_scale != 1.0:
         trace = trace.scale_rate(1 / spec.time_scale)
@@ -60,18 +63,25 @@ def replay(experiment: Experiment, out: Path, on_progress: Progress | None = Non
     the run says that it was interrupted. Raises EndpointError before anything is written if the
     endpoint cannot serve, and OutputExists if `out` is taken.
     """
-    assert experiment.endpoint is not None
+    endpoint = experiment.endpoint
+    if endpoint is None:
+        raise InputError(
+            f"The experiment '{experiment.name}' has no [endpoint] to replay against.",
+            "Add one, or simulate it.",
+        )
     refuse_taken(out)
     workload = workload_of(experiment.workload)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_replay(experiment, workload, out, on_progress))
+        return runner.run(_replay(experiment, endpoint, workload, out, on_progress))
 
 
 async def _replay(
-    experiment: Experiment, workload: Workload, out: Path, on_progress: Progress | None
+    experiment: Experiment,
+    endpoint: EndpointSpec,
+    workload: Workload,
+    out: Path,
+    on_progress: Progress | None,
 ) -> Run:
-    endpoint = experiment.endpoint
-    assert endpoint is not None
     probed = await probe(endpoint)
     plan = workload.plan()
     info = begin_info(experiment, workload, plan, clock="real", system=experiment.name)

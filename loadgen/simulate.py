@@ -19,6 +19,7 @@ from servescope.loadgen.replay import Due, Replay
 from servescope.loadgen.runner import begin_info, finish_info, workload_of
 from servescope.loadgen.validity import failure_doubts
 from servescope.loadgen.workload import Workload
+from servescope.traces.errors import InputError
 from servescope.traces.run import Run, refuse_taken
 from servescope.traces.schema import OK
 
@@ -86,13 +87,18 @@ def simulate(experiment: Experiment, out: Path) -> Run:
 
     Raises OutputExists if `out` is taken and InputError for an engine that does not exist.
     """
-    assert experiment.engine is not None
+    spec = experiment.engine
+    if spec is None:
+        raise InputError(
+            f"The experiment '{experiment.name}' has no [engine] to simulate.",
+            "Add one, or replay it against its endpoint.",
+        )
     refuse_taken(out)
-    engine = engine_of(experiment.engine)
+    engine = engine_of(spec)
     workload = workload_of(experiment.workload)
     plan = workload.plan()
-    info = begin_info(experiment, workload, plan, clock="virtual", system=experiment.engine.system)
-    info = msgspec.structs.replace(info, model=experiment.engine.model)
+    info = begin_info(experiment, workload, plan, clock="virtual", system=spec.system)
+    info = msgspec.structs.replace(info, model=spec.model)
     simulation = Simulation(workload)
     begun = time.perf_counter()
     virtual.run(engine, simulation)
@@ -106,6 +112,7 @@ def simulate(experiment: Experiment, out: Path) -> Run:
         msgspec.structs.replace(
             finish_info(info, calls),
             client={"simulation_s": took_s},
+            validity="valid",
             doubts=(*info.doubts, *failure_doubts(calls)),
         )
     )

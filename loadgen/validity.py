@@ -46,7 +46,7 @@ def judge(
     if lag is not None and lag > SUSPECT_LAG_S:
         validity = "invalid" if lag > INVALID_LAG_S else "suspect"
         doubts.append(
-            f"The client sent 1 % of the calls {lag * 1000:.1f} ms late or more;"
+            f"The client sent its calls late, by {lag * 1000:.1f} ms at p99;"
             " run it on an idle machine, or replay more slowly."
         )
     if health.cpu_share > SUSPECT_CPU:

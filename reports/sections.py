@@ -64,7 +64,13 @@ def verdict(story: Story) -> Section:
         notes.append(Note("verdict", story.comparison.verdict))
     for name, run in story.named.items():
         validity = run.info.validity
-        if validity != "valid":
+        if validity == "unfinished":
+            held = story.calls[name].height
+            text = (
+                f"{name} never ended: {held} of {run.info.planned_calls} planned calls are in it."
+            )
+            notes.append(Note("doubt", text, "UNFINISHED"))
+        elif validity != "valid":
             text = f"{name}: the numbers are {validity}; the doubts below say why."
             notes.append(Note("doubt", text, validity.upper()))
     if not story.comparison:
@@ -130,7 +136,6 @@ def service(story: Story) -> Section:
                 "run": name,
                 "calls": through.calls,
                 "failed": through.failed,
-                "offered": through.offered_rps,
                 "served": through.calls_rps,
                 "tokens": through.output_tps,
                 "share": met.share if met else None,
@@ -141,7 +146,6 @@ def service(story: Story) -> Section:
         Column("run", "run"),
         Column("calls", "calls", "count"),
         Column("failed", "failed", "count"),
-        Column("offered", "offered calls/s", "rate"),
         Column("served", "served calls/s", "rate"),
         Column("tokens", "output tokens/s", "rate"),
     ]

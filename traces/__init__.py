@@ -4,7 +4,7 @@ from servescope.traces.catalog import BUNDLED, load
 from servescope.traces.errors import ServescopeError
 from servescope.traces.quality import Quality, inspect
 from servescope.traces.run import Run, RunInfo
-from servescope.traces.sessions import infer_sessions
+from servescope.traces.sessions import forget_sessions, infer_sessions
 from servescope.traces.trace import Provenance, Trace
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "RunInfo",
     "ServescopeError",
     "Trace",
+    "forget_sessions",
     "infer_sessions",
     "inspect",
     "load",

@@ -8,7 +8,7 @@
     │   ├── NotARun             the folder is not a run directory
     │   └── OutputExists        the place to write is taken
     ├── EndpointError        3  the serving endpoint cannot be used
-    └── GateFailed           1  the work was done and did not pass: an SLO, a regression, ...
+    └── GateFailed           1  the work was done and did not pass: the run is invalid
 
 A failed call of a replay is none of these: it is a row of the result.
 """

@@ -26,7 +26,7 @@ from servescope.traces.errors import NotARun, OutputExists
 from servescope.traces.schema import SCHEMA
 from servescope.traces.trace import Provenance, Trace
 
-Validity = Literal["valid", "suspect", "invalid"]
+Validity = Literal["unfinished", "valid", "suspect", "invalid"]
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     probe: dict[str, Any] = {}
     workload: dict[str, Any] = {}
     client: dict[str, Any] = {}
-    validity: Validity = "valid"
+    validity: Validity = "unfinished"
     doubts: tuple[str, ...] = ()
 
 

@@ -1,10 +1,11 @@
-"""Sessions of a trace that records none, read from the prefixes that its prompts share."""
+"""Sessions: read from the prefixes that prompts share where none are recorded, or forgotten."""
 
 from __future__ import annotations
 
 import polars as pl
 
 from servescope.traces.errors import MissingColumns
+from servescope.traces.schema import GROUPS
 from servescope.traces.trace import Trace
 
 INFERRED = (
@@ -12,6 +13,15 @@ INFERRED = (
     " an earlier prompt, and is long enough to hold that call's answer too, is taken as its next"
     " turn."
 )
+
+
+def forget_sessions(trace: Trace) -> Trace:
+    """Make every call a program of its own, whatever the trace records."""
+    links = [name for name in GROUPS["program"] if name in trace.columns]
+    alone = trace.frame.drop(links).with_columns(
+        pl.lit(None).alias(name) for name in ("program_id", "turn") if name in trace.columns
+    )
+    return Trace.of(alone, trace.provenance)
 
 
 def infer_sessions(trace: Trace) -> Trace:

@@ -118,7 +118,7 @@ def test_failed_and_unmeasured_calls_are_misses_and_stay_in_the_denominator(
 
 
 def test_a_failed_call_misses_even_an_objective_on_the_client(failed: Make, a_run: MakeRun) -> None:
-    assert attainment(a_run([failed("x", 0.0)]).trace, SLO.parse("lag<1s")).met == 0
+    assert attainment(a_run([failed("x", 0.0)]).trace, SLO.parse("e2e<1s")).met == 0
 
 
 def test_what_came_at_once_has_no_gap_that_could_be_too_long(call: Make, a_run: MakeRun) -> None:

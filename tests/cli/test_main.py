@@ -114,8 +114,9 @@ def test_a_name_that_is_nearly_right_is_told_what_is_near(cli: Cli) -> None:
         (["--model", "GPT-9"], "Llama"),
         (["--gpu", "H900"], "H100"),
         (["--format", "csv"], "There is no trace format 'csv'. Known: "),
-        (["--time-scale", "0"], "time_scale"),
-        (["--sessions", "some"], "sessions"),
+        (["--time-scale", "0"], "--time-scale cannot be that: Expected float > 0.0. See"),
+        (["--duration", "-3"], "--duration cannot be that"),
+        (["--sessions", "some"], "--sessions cannot be that: Invalid enum value"),
         (["--start", "1e9"], "No call of the trace can be sent. Choose another window"),
     ],
 )

@@ -80,6 +80,37 @@ def test_simulate_makes_a_run_with_a_report_and_numbers(cli: Cli, tmp_path: Path
     assert set(json.loads(printed)["sections"]) >= {"verdict", "service", "latencies"}
 
 
+def test_the_experiment_of_a_run_makes_the_same_run_again(
+    cli: Cli, demo: Path, tmp_path: Path
+) -> None:
+    experiment = demo / "sarathi" / "experiment.toml"
+    assert cli("simulate", experiment, "--out", tmp_path / "again").code == 0
+    runs = [Run.open(path) for path in (demo / "sarathi", tmp_path / "again")]
+    assert runs[0].journal.read_bytes() == runs[1].journal.read_bytes()
+
+
+def test_an_experiment_file_takes_no_second_word_beside_it(
+    cli: Cli, demo: Path, tmp_path: Path
+) -> None:
+    experiment = demo / "sarathi" / "experiment.toml"
+    ended = cli("simulate", experiment, "--system", "vllm_v0", "--out", tmp_path / "x")
+    assert ended.code == 2
+    assert "--system stands beside an experiment file" in ended.err
+    ended = cli("replay", experiment, "--out", tmp_path / "x")
+    assert ended.code == 2
+    assert "has no [endpoint] to replay against" in ended.err
+
+
+def test_sessions_none_makes_every_call_a_program(cli: Cli, tmp_path: Path) -> None:
+    for trace in ("burstgpt:sessions", "mooncake:sample"):
+        out = tmp_path / trace
+        arguments = ("--num-prompts", 100, "--sessions", "none", "--tp", 8, "--out", out)
+        assert cli("simulate", trace, *arguments).code == 0
+        run = Run.open(out)
+        assert run.info.workload["multi_turn_programs"] == 0
+        assert run.trace.collect()["program_id"].n_unique() == run.info.planned_calls
+
+
 def test_a_taken_run_directory_is_refused(cli: Cli, demo: Path) -> None:
     before = (demo / "sarathi" / "run.json").read_bytes()
     ended = cli("simulate", "azure:sample", "--out", demo / "sarathi")

@@ -35,6 +35,19 @@ def test_a_killed_run_is_reported_from_its_journal(runs: list[Run], tmp_path: Pa
     story = story_of([Run.open(killed)])
     page = write(story, tmp_path / "report.html")
     assert "50 of 50 calls served" in page.read_text()
+    assert "never ended" not in page.read_text()  # this one was sealed before it was torn
+
+
+def test_a_run_that_never_ended_says_so(runs: list[Run], tmp_path: Path) -> None:
+    import shutil
+
+    import msgspec
+
+    killed = Run.open(Path(shutil.copytree(runs[0].path, tmp_path / "killed")))
+    killed.write_info(msgspec.structs.replace(killed.info, ended=None, validity="unfinished"))
+    page = write(story_of([killed]), tmp_path / "report.html").read_text()
+    planned = killed.info.planned_calls
+    assert f"plain never ended: {planned} of {planned} planned calls are in it." in page
 
 
 def test_a_run_without_a_single_ended_call_says_so(runs: list[Run], tmp_path: Path) -> None:
