@@ -41,11 +41,12 @@ docs: .venv/dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
 	touch $@
 
-# Renew the lock: resolve the newest versions that pyproject.toml allows, in a throw-away environment.
+# Renew the lock in a throw-away environment: the newest versions that pyproject.toml allows and that
+# are a month old, since fresh releases are sometimes withdrawn.
 lock:
 	rm -rf .venv/lock && $(PYTHON) -m venv .venv/lock
 	.venv/lock/bin/python -m pip install --quiet --upgrade pip
-	.venv/lock/bin/python -m pip install --quiet --group dev .
+	.venv/lock/bin/python -m pip install --quiet --uploaded-prior-to P30D --group dev .
 	{ echo '# Pinned by "make lock": what make demo, make test and CI install.'; \
 	  .venv/lock/bin/python -m pip freeze --all --exclude servescope; } > constraints.txt
 	rm -rf .venv/lock
