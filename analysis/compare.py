@@ -15,6 +15,7 @@ from servescope.analysis.metrics import METRICS
 from servescope.analysis.slo import SLO, judged
 from servescope.traces.errors import InputError
 from servescope.traces.run import Run
+from servescope.traces.schema import CANCELLED, NOT_SENT
 
 Verdict = Literal["better", "worse", "indistinguishable", "unknown"]
 
@@ -26,6 +27,9 @@ STATISTICS = (
     ("jct", "mean"), ("jct", "p99"),
 )  # fmt: skip
 DECIDING_WITHOUT_SLO = ("jct", "mean")
+CACHED_APART = 0.05  # shares of prompt tokens
+# Two runs are never quite alike, and a long replay is sure of a thousandth: no finding for anybody.
+SMALLEST_RATIO, SMALLEST_SHARE = 0.01, 0.005
 WORTH_SAYING = 1.05  # a smaller factor is no price, however sure it is
 FEW_PROGRAMS = 200
 
@@ -43,7 +47,7 @@ class Difference:
     @property
     def verdict(self) -> Verdict:
         """What B is against A: every metric here is better when smaller."""
-        return _verdict(self.ratio, neutral=1.0, larger_is_better=False)
+        return _verdict(self.ratio, 1.0, SMALLEST_RATIO, larger_is_better=False)
 
     @property
     def label(self) -> str:
@@ -63,7 +67,7 @@ class SLODifference:
     @property
     def verdict(self) -> Verdict:
         """What B is against A: a larger share is better."""
-        return _verdict(self.difference, neutral=0.0, larger_is_better=True)
+        return _verdict(self.difference, 0.0, SMALLEST_SHARE, larger_is_better=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +117,17 @@ def compare(a: Run, b: Run, slo: SLO | None = None, *, seed: int = 0) -> Compari
         blocks=None if counts is None else intervals.BLOCKS,
         slo=by_slo,
         differences=rows,
-        verdict=_in_words(*names, by_slo, rows, failed),
+        verdict=_believed(arms, names, _in_words(*names, by_slo, rows, failed)),
         doubts=tuple(_doubts(arms, names, owners.height, left_out, failed)),
     )
+
+
+def _believed(arms: tuple[Run, Run], names: tuple[str, str], sentence: str) -> str:
+    """Take a verdict back where a run is invalid: it says more of the client than of the server."""
+    invalid = [n for n, run in zip(names, arms, strict=True) if run.info.validity == "invalid"]
+    if not invalid:
+        return sentence
+    return f"No verdict: {' and '.join(invalid)} is invalid. What the numbers say: {sentence}"
 
 
 def _names(arms: tuple[Run, Run]) -> tuple[str, str]:
@@ -130,10 +142,18 @@ def _paired(arms: tuple[Run, Run]) -> tuple[pl.DataFrame, int, int]:
     Each program has its block, by its first due time in either run, if there are programs enough
     for blocks. The last number counts the programs that are left out.
     """
-    a, b = (metrics.of_calls(run.trace).select("program_id", "call_id", "due_s") for run in arms)
+    a, b = (
+        metrics.of_calls(run.trace).select("program_id", "call_id", "due_s", "status")
+        for run in arms
+    )
     both = pl.concat((a, b))
     alone = pl.concat((a.join(b, on="call_id", how="anti"), b.join(a, on="call_id", how="anti")))
-    whole = both.join(alone, on="program_id", how="anti")
+    # what the user stopped, in flight or before it was due, is no failure of the server
+    stopped = (pl.col("status") == CANCELLED) | (
+        (pl.col("status") == NOT_SENT) & pl.col("due_s").is_null()
+    )
+    cut = pl.concat((alone, both.filter(stopped)))
+    whole = both.join(cut, on="program_id", how="anti")
     owners = whole.group_by("program_id").agg(start=pl.col("due_s").min())
     if owners.is_empty():
         raise InputError(
@@ -153,11 +173,32 @@ def _failures(run: Run) -> pl.DataFrame:
     return metrics.of_programs(run.trace).select("program_id", met=pl.col("failed") > 0)
 
 
+def _cached_share(run: Run) -> float:
+    """Return the share of prompt tokens that the server took from its cache, as far as it says."""
+    calls = run.trace.collect()
+    return int(calls["cached_tokens"].sum()) / max(1, int(calls["input_tokens"].sum()))
+
+
 def _doubts(
     arms: tuple[Run, Run], names: tuple[str, str], programs: int, left_out: int, failed: _Shares
 ) -> Iterable[str]:
     for name, run in zip(names, arms, strict=True):
         yield from (f"{name}: {doubt}" for doubt in run.info.doubts)
+    a, b = (run.info for run in arms)
+    if a.clock != b.clock:
+        yield f"{names[0]} ran in {a.clock} time and {names[1]} in {b.clock} time."
+    elif a.asked != b.asked:
+        differing = ", ".join(key for key in a.asked if a.asked[key] != b.asked.get(key))
+        yield f"The two runs asked differently ({differing}): they were not sent the same bytes."
+    if a.model != b.model:
+        yield f"{names[0]} served {a.model} and {names[1]} {b.model}: two models are compared."
+    cached = [_cached_share(run) for run in arms]
+    if abs(cached[0] - cached[1]) > CACHED_APART:
+        yield (
+            f"{names[0]} took {cached[0]:.0%} of the prompts from its cache and {names[1]}"
+            f" {cached[1]:.0%}: if one was warm from an earlier run, restart it or change --seed in"
+            " both."
+        )
     if left_out:
         yield (
             f"{left_out} programs are not whole in both runs and are left out of the comparison;"
@@ -243,14 +284,22 @@ def _share_difference(
         return _Shares(at, bt, None)
     less = b.resampled("mean", counts) - a.resampled("mean", counts)
     found = intervals.around(bt - at, less)
-    bounded = found and Interval(bt - at, max(found.low, -1.0), min(found.high, 1.0))
-    return _Shares(at, bt, bounded)
+    if found is None:
+        return _Shares(at, bt, None)
+    # Shares that never varied are not certain: of n programs without an exception, up to 3 / n of
+    # all may be one (the rule of three, at 95 %).
+    floor = 3 / owners.height
+    low, high = min(found.low, bt - at - floor), max(found.high, bt - at + floor)
+    return _Shares(at, bt, Interval(bt - at, max(low, -1.0), min(high, 1.0)))
 
 
-def _verdict(interval: Interval | None, *, neutral: float, larger_is_better: bool) -> Verdict:
+def _verdict(
+    interval: Interval | None, neutral: float, smallest: float, *, larger_is_better: bool
+) -> Verdict:
+    """Say what an interval says, where its estimate is at least `smallest` away from `neutral`."""
     if interval is None:
         return "unknown"
-    if not interval.excludes(neutral):
+    if not interval.excludes(neutral) or abs(interval.estimate - neutral) < smallest:
         return "indistinguishable"
     return "better" if (interval.estimate > neutral) == larger_is_better else "worse"
 
@@ -306,7 +355,7 @@ def _jct_sentence(a: str, b: str, jct: Difference, failed: _Shares) -> tuple[str
         return f"{told}; too few programs to say how sure.", "unknown"
     low, high = jct.ratio.low, jct.ratio.high
     # which run failed more programs, if one surely did
-    failures = _verdict(failed.difference, neutral=0.0, larger_is_better=False)
+    failures = _verdict(failed.difference, 0.0, SMALLEST_SHARE, larger_is_better=False)
     more = f"failed {max(failed[:2]):.1%} of programs against {min(failed[:2]):.1%}"
     if jct.verdict == "indistinguishable":
         told = f"{a} and {b} cannot be told apart: ratio of mean JCT {low:.2f} to {high:.2f}, 95 %."

@@ -13,7 +13,7 @@ from typing import Literal
 import polars as pl
 from polars import col
 
-from servescope.traces.schema import CANCELLED, OK
+from servescope.traces.schema import NOT_SENT, OK
 from servescope.traces.trace import Trace
 
 
@@ -31,6 +31,11 @@ class Metric:
     needs: tuple[str, ...]
     expr: pl.Expr
     says: str
+
+    @property
+    def of_client(self) -> bool:
+        """Whether it says something of the client, and so of failed calls too."""
+        return self.name in ("lag", "connect")
 
     @property
     def between_tokens(self) -> bool:
@@ -112,8 +117,15 @@ METRICS: dict[str, Metric] = {
             " users and tools included; null if any of its calls failed or gave no token",
         ),
         Metric(
-            "lag", "Schedule lag", "call", "due", ("due_s", "sent_s"), col("sent_s") - col("due_s"),
-            "how late the client itself sent a call; a property of the client, not of the server",
+            "lag", "Schedule lag", "call", "due", ("due_s", "dispatched_s"),
+            col("dispatched_s") - col("due_s"),
+            "how late the client itself came to a call; a property of the client, not the server",
+        ),
+        Metric(
+            "connect", "Connect", "call", "none", ("dispatched_s", "sent_s"),
+            col("sent_s") - col("dispatched_s"),
+            "from picking a call up to a connection that can be written to: name look-up, TCP, TLS;"
+            " inside the due clock, before the sent clock",
         ),
     )
 }  # fmt: skip
@@ -122,7 +134,7 @@ METRICS: dict[str, Metric] = {
 def of_calls(run: Trace) -> pl.DataFrame:
     """Return one row a call: the run's columns and every per-call metric, null for failed calls."""
     return _calls(run).with_columns(
-        pl.when(_ANSWERED if metric.name != "lag" else pl.lit(True)).then(metric.expr).alias(name)
+        pl.when(pl.lit(True) if metric.of_client else _ANSWERED).then(metric.expr).alias(name)
         for name, metric in METRICS.items()
         if metric.per == "call"
     )
@@ -214,7 +226,7 @@ def throughput(run: Trace) -> Throughput:
     A call that was never sent, because one it waits for failed, does not stretch the span.
     """
     calls = _calls(run)
-    sent = calls.filter((col("status") != CANCELLED) | col("sent_s").is_not_null())
+    sent = calls.filter(col("status").ne_missing(NOT_SENT))
     first, end = sent.select(first=col("due_s").min(), end=col("end_s").max()).row(0)
     span = 0.0 if first is None or end is None else end - first
     served = calls.filter(_ANSWERED)

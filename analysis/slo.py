@@ -92,7 +92,7 @@ def _condition(name: str, sign: str, number: str, unit: str | None) -> Condition
 
 def _can_be_asked(metric: Metric) -> bool:
     """Not of a single gap, and not of what the client itself did."""
-    return metric.per != "gap" and metric.name != "lag"
+    return metric.per != "gap" and not metric.of_client
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,7 @@ def _all_below(conditions: list[Condition]) -> pl.Expr:
     holds = pl.lit(True)
     for condition in conditions:
         below = (pl.col(condition.metric) < condition.below_s).fill_null(False)
-        if METRICS[condition.metric].between_tokens:  # what came at once has no gap to be too long
-            at_once = pl.col("first_token_s") == pl.col("last_token_s")
-            below |= pl.col(condition.metric).is_null() & at_once.fill_null(False)
+        if METRICS[condition.metric].between_tokens:  # a single token has no gap to be too long
+            below |= (pl.col("output_tokens") == 1).fill_null(False)
         holds &= below
     return holds

@@ -12,8 +12,8 @@ import time
 from servescope.cli.demo import GPU, MODEL, SPAN_S, SYSTEMS, TIME_SCALE, TP, TRACE
 from servescope.engine import virtual
 from servescope.loadgen.experiment import EngineSpec, WorkloadSpec
-from servescope.loadgen.runner import workload_of
 from servescope.loadgen.simulate import Simulation, engine_of
+from servescope.loadgen.workload import workload_of
 
 RUNS = 15
 

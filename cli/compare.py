@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from servescope.cli import console
+from servescope.cli.conclude import refuse_invalid
 from servescope.cli.options import Json, Slo
 from servescope.cli.options import slo as read_slo
 
@@ -31,8 +32,9 @@ def compare(
     assert comparison is not None
     if as_json:
         console.json(comparison)
-        return
-    sections = sections_of(story)
-    console.sections(s for s in sections if s.name in ("service", "differences"))
-    console.doubts(sections)
-    console.verdict(comparison.verdict)
+    else:
+        sections = sections_of(story)
+        console.sections(s for s in sections if s.name in ("service", "differences"))
+        console.doubts(sections)
+        console.verdict(comparison.verdict)
+    refuse_invalid(opened)

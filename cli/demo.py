@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from servescope.cli import console
+from servescope.cli.conclude import conclude, refuse_invalid
 from servescope.cli.options import Seed, run_directory
 
 if TYPE_CHECKING:
@@ -65,8 +67,6 @@ def demo(
             if runs[-1].info.interrupted:
                 break
     if len(runs) < len(SYSTEMS) or any(run.info.interrupted for run in runs):
-        from servescope.cli.replay import conclude
-
         conclude(runs[-1], as_json=False)
     story = story_of(runs, Objective.parse(SLO))
     page = write(story, target / "report.html")
@@ -78,6 +78,7 @@ def demo(
     console.doubts(sections_of(story))
     console.verdict(story.comparison.verdict)
     console.out.print(f"Report: {page}", soft_wrap=True)
+    refuse_invalid(runs)
 
 
 def _experiment(system: str, seed: int, url: str | None) -> Experiment:
@@ -103,19 +104,23 @@ def _engine(system: str) -> EngineSpec:
 def _serving(system: str) -> Iterator[str]:
     """Run `servescope serve` in a process of its own; yields its URL and ends it by its id."""
     command = [sys.executable, "-m", "servescope.cli", "serve", "--system", system, "--port", "0"]
-    command += ["--model", MODEL, "--gpu", GPU, "--tp", str(TP)]
+    command += ["--model", MODEL, "--gpu", GPU, "--tp", str(TP), "--end-with-stdin"]
     for key, value in SYSTEMS[system].items():
         command += ["--param", f"{key}={value}"]
     process = subprocess.Popen(
         command,
+        stdin=subprocess.PIPE,  # it closes when this process ends, however that comes about
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # Ctrl-C is for the replay; the server ends after it
     )
+    too_slow = threading.Timer(START_TIMEOUT_S, process.kill)
+    too_slow.start()
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
+        too_slow.cancel()
         found = re.search(r"http://\S+", line)
         if not found:
             from servescope.traces.errors import EndpointError
@@ -127,6 +132,7 @@ def _serving(system: str) -> Iterator[str]:
             )
         yield found.group()
     finally:
+        too_slow.cancel()
         process.terminate()
         try:
             process.wait(timeout=5)

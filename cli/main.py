@@ -9,8 +9,6 @@ import typer
 
 from servescope.cli import analyze, compare, demo, replay, report, serve, simulate, traces
 
-INTERRUPTED = 130
-
 app = typer.Typer(
     name="servescope",
     no_args_is_help=True,
@@ -19,7 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a real LLM workload trace to a verdict: which scheduler served it better,"
     " by how much, and how sure.\n\nStart with:  [bold]servescope demo[/bold]",
-    epilog="Exit codes: 0 done, 1 a gate failed, 2 your input, 3 the endpoint, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 an invalid run, 2 your input, 3 the endpoint, 130 interrupted.",
 )
 
 
@@ -58,9 +56,6 @@ def main() -> None:
     """Run the command line; every error ends in one clear sentence, its mend, and an exit code."""
     try:
         app()
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
         sys.stderr.close()
         sys.exit(0)
@@ -72,8 +67,10 @@ def main() -> None:
 
 def _explain(error: Exception) -> int:
     from servescope.cli import console
-    from servescope.traces.errors import ServescopeError
+    from servescope.traces.errors import OutputFailed, ServescopeError
 
+    if isinstance(error, OSError) and error.strerror:
+        error = OutputFailed.of(error.filename or "The output", error)
     if isinstance(error, ServescopeError):
         console.error(str(error))
         return error.exit_code

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    import msgspec
+
     from servescope.analysis import SLO
     from servescope.loadgen.experiment import Experiment, WorkloadSpec
 
@@ -39,7 +42,7 @@ TimeScale = Annotated[
     typer.Option("--time-scale", help="Stretch all arrivals and pauses; 0.5 is twice as fast."),
 ]
 Sessions = Annotated[
-    str,
+    Literal["auto", "none"],
     typer.Option(
         help="auto: recorded sessions, or inferred from shared prefixes; none: no sessions."
     ),
@@ -71,8 +74,26 @@ OPTION_OF = {
     "start_s": "start",
     "duration_s": "duration",
     "calls": "num-prompts",
-    "time_scale": "time-scale",
+    "timeout_s": "timeout",
+    "path": "endpoint",
 }
+Struct = TypeVar("Struct", bound="msgspec.Struct")
+
+
+def checked(struct: type[Struct], **fields: object) -> Struct:
+    """Make a part of an experiment from options; raises InputError that names the option."""
+    import msgspec
+
+    from servescope.traces.errors import InputError
+
+    try:
+        return msgspec.convert(fields, struct)
+    except msgspec.ValidationError as error:
+        wrong, _, field = str(error).partition(" - at `$.")
+        field = field.rstrip("`")
+        option = OPTION_OF.get(field, field).replace("_", "-")
+        wrong = wrong.replace("`", "")
+        raise InputError(f"--{option} cannot be that: {wrong}.", "See --help.") from None
 
 
 def workload(
@@ -85,27 +106,18 @@ def workload(
     sessions: str,
 ) -> WorkloadSpec:
     """Make the workload of an experiment from the options."""
-    import msgspec
-
     from servescope.loadgen.experiment import WorkloadSpec
-    from servescope.traces.errors import InputError
 
-    fields = {
-        "trace": trace,
-        "format": format,
-        "start_s": start,
-        "duration_s": duration,
-        "calls": num_prompts,
-        "time_scale": time_scale,
-        "sessions": sessions,
-    }
-    try:
-        return msgspec.convert(fields, WorkloadSpec)
-    except msgspec.ValidationError as error:
-        wrong, _, field = str(error).partition(" - at `$.")
-        option = OPTION_OF.get(field.rstrip("`"), field.rstrip("`"))
-        wrong = wrong.replace("`", "")
-        raise InputError(f"--{option} cannot be that: {wrong}.", "See --help.") from None
+    return checked(
+        WorkloadSpec,
+        trace=trace,
+        format=format,
+        start_s=start,
+        duration_s=duration,
+        calls=num_prompts,
+        time_scale=time_scale,
+        sessions=sessions,
+    )
 
 
 def from_file(context: typer.Context, path: Path, name: str | None) -> Experiment:
@@ -153,4 +165,4 @@ def params(pairs: list[str] | None) -> dict[str, str]:
 def run_directory(out: Path | None, name: str) -> Path:
     """Return --out, or a new folder below runs/ named by the moment."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return out or Path("runs") / f"{stamp}-{name}"
+    return out or Path("runs") / f"{stamp}-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:60]}"

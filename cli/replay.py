@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from servescope.cli import console
+from servescope.cli.conclude import conclude
 from servescope.cli.options import (
     Duration,
     Format,
@@ -20,14 +21,12 @@ from servescope.cli.options import (
     Start,
     TimeScale,
     TraceOrExperiment,
+    checked,
     from_file,
     run_directory,
     workload,
 )
 from servescope.cli.options import slo as read_slo
-
-if TYPE_CHECKING:
-    from servescope.traces import Run
 
 
 def replay(
@@ -78,10 +77,12 @@ def replay(
     if trace.endswith(".toml"):
         experiment = from_file(context, Path(trace), name)
     else:
-        experiment = Experiment(
+        experiment = checked(
+            Experiment,
             name=name or backend,
             workload=workload(trace, format, start, duration, num_prompts, time_scale, sessions),
-            endpoint=EndpointSpec(
+            endpoint=checked(
+                EndpointSpec,
                 base_url=base_url,
                 backend=backend,
                 path=endpoint,
@@ -98,33 +99,6 @@ def replay(
     with console.progress(f"replaying {trace}") as show:
         run = runner.replay(experiment, run_directory(out, experiment.name), show)
     conclude(run, as_json)
-
-
-def conclude(run: Run, as_json: bool) -> None:
-    """Show what a run measured, write its report, and end with the exit code it deserves."""
-    from servescope.cli.main import INTERRUPTED
-    from servescope.reports import render, sections_of, story_of, write
-    from servescope.traces.errors import GateFailed
-
-    if run.trace.collect().is_empty():
-        console.say(f"Interrupted before any call had ended. Run: {run.path}")
-        raise typer.Exit(INTERRUPTED)
-    story = story_of([run], read_slo(run.info.slo))
-    page = write(story, run.path / "report.html")
-    made = sections_of(story)
-    if as_json:
-        print(render.json(story.title, made).decode())
-    else:
-        console.sections(s for s in made if s.name in ("service", "latencies"))
-    console.doubts(made)
-    console.say(f"Run: {run.path}\nReport: {page}")
-    if run.info.interrupted:
-        raise typer.Exit(INTERRUPTED)
-    if run.info.validity == "invalid":
-        raise GateFailed(
-            f"{run.info.name} is invalid: its numbers say more of the client than of the server.",
-            "The doubts say how to mend it; the run is kept.",
-        )
 
 
 def _object(text: str | None) -> dict[str, object]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -19,19 +23,28 @@ def serve(
     tp: TP = 1,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8000,
+    end_with_stdin: Annotated[
+        bool, typer.Option("--end-with-stdin", help="End when stdin closes: with its parent.")
+    ] = False,
 ) -> None:
     """Serve an emulated engine over HTTP as vLLM does: completions, chat, models, health, metrics.
 
     Example:  servescope serve --system vllm_v0 --model Llama-3.1-8B --gpu H200 --port 8000
     """
-    from servescope.engine import http
-    from servescope.loadgen.experiment import EngineSpec
-    from servescope.loadgen.simulate import engine_of
+    from servescope.engine import emulate, http, make_system
 
-    spec = EngineSpec(system=system, params=read_params(param), model=model, gpu=gpu, tp=tp)
+    engine = emulate(make_system(system, read_params(param)), model, gpu, tp)
+
+    if end_with_stdin:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
 
     def listening(url: str) -> None:
         print(f"{system} serves {model} at {url}", flush=True)
         console.say("Ctrl-C ends it.")
 
-    http.serve(engine_of(spec), model, host, port, listening)
+    http.serve(engine, model, host, port, listening)
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from servescope.cli import console
+from servescope.cli.conclude import conclude
 from servescope.cli.options import (
     TP,
     Duration,
@@ -25,6 +26,7 @@ from servescope.cli.options import (
     System,
     TimeScale,
     TraceOrExperiment,
+    checked,
     from_file,
     run_directory,
     workload,
@@ -57,18 +59,18 @@ def simulate(
 
     Example:  servescope simulate mooncake:sample --system sarathi -p chunk_tokens=2048 --tp 8
     """
-    from servescope.cli.replay import conclude
     from servescope.loadgen import simulate as virtual
     from servescope.loadgen.experiment import EngineSpec, Experiment
 
     if trace.endswith(".toml"):
         experiment = from_file(context, Path(trace), name)
     else:
-        experiment = Experiment(
+        experiment = checked(
+            Experiment,
             name=name or system,
             workload=workload(trace, format, start, duration, num_prompts, time_scale, sessions),
-            engine=EngineSpec(
-                system=system, params=read_params(param), model=model, gpu=gpu, tp=tp
+            engine=checked(
+                EngineSpec, system=system, params=read_params(param), model=model, gpu=gpu, tp=tp
             ),
             seed=seed,
             slo=slo,

@@ -213,7 +213,7 @@ async def listen(
         except OSError as error:
             raise InputError(
                 f"Cannot listen on {host}:{port}: {error.strerror or error}.",
-                "Choose another port; 0 takes any free one.",
+                "Choose another host or port; port 0 takes any free one.",
             ) from None
         loop = asyncio.get_running_loop()
         stopped = asyncio.Event()

@@ -91,8 +91,8 @@ class Realtime:
     async def run(self) -> None:
         """Serve until cancelled."""
         while True:
-            self._arrived.clear()
-            if not self._inbox:
+            while not self._inbox:  # who woke us may have gone again
+                self._arrived.clear()
                 await self._arrived.wait()
             await self._busy_period(self._inbox[0].arrival_s)
 

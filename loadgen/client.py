@@ -14,13 +14,22 @@ import aiohttp
 import msgspec
 
 from servescope.loadgen import endpoints
+from servescope.loadgen import experiment as experiments
 from servescope.loadgen.endpoints import Dialect, EventSplitter, Piece
 from servescope.loadgen.experiment import EndpointSpec
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.records import Record
 from servescope.loadgen.workload import Call
 from servescope.traces.errors import InputError
-from servescope.traces.schema import CANCELLED, OK, TIMEOUT
+from servescope.traces.schema import (
+    CANCELLED,
+    CONNECTION,
+    MALFORMED,
+    OK,
+    SERVER,
+    TIMEOUT,
+    TRUNCATED,
+)
 
 Clock = Callable[[], float]
 
@@ -39,17 +48,19 @@ class Client:
         self.spec = spec
         self.base_url = _base_url(spec.base_url)
         self.dialect: Dialect = endpoints.named(spec.backend)
-        self.url = self.base_url + (spec.path or self.dialect.path)
+        self.url = self.base_url + _path(spec.path or self.dialect.path)
         self.reuse = reuse
         self.reused = 0  # calls that went over a connection of an earlier call
+        self.uncounted = 0  # answers without usage, whose chunks were counted instead
+        self._key = os.environ.get(spec.api_key_env, "").strip()
+        experiments.refuse_unwritable(spec.extra_body)
         self._session: aiohttp.ClientSession | None = None
         self._encode = msgspec.json.Encoder().encode
 
     async def __aenter__(self) -> Client:
         headers = {"Content-Type": "application/json"}
-        key = os.environ.get(self.spec.api_key_env)
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
         connector = (
             aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
             if self.reuse
@@ -96,8 +107,9 @@ class Client:
     async def send(self, record: Record, body: bytes, clock: Clock) -> None:
         """Send a call and fill in its row. A failure is a status in the row, never an exception.
 
-        Statuses besides ok: http_503 and the like; connection; timeout; truncated (the stream ended
-        without saying so); malformed; server (an error inside the stream); cancelled.
+        Statuses besides ok: http_503 and the like (no redirect is followed), connection, timeout,
+        truncated, malformed, server, cancelled: `servescope.traces.schema` explains them.
+        What the server said is kept without the key, should it repeat it.
         """
         stamp: dict[str, float] = {}
         try:
@@ -108,11 +120,13 @@ class Client:
                     # aiohttp warns of large plain bytes; a file object is written piece by piece
                     data=body if len(body) < _BIG_BODY else io.BytesIO(body),
                     trace_request_ctx=(stamp, clock),
+                    allow_redirects=False,
                 ) as response,
             ):
                 record.first_byte_s = clock()
                 if response.status == 200:
-                    await _read_stream(response, self.dialect, record, clock)
+                    answer = await _read_stream(response, self.dialect, record, clock)
+                    self.uncounted += record.status == OK and not answer.counted
                 else:
                     said = (await response.content.read(2000)).decode(errors="replace")
                     record.status, record.error = f"http_{response.status}", said
@@ -122,7 +136,9 @@ class Client:
         except asyncio.CancelledError:
             record.status, record.error = CANCELLED, "interrupted"
         except (aiohttp.ClientError, OSError) as error:
-            record.status, record.error = "connection", told(error)
+            record.status, record.error = CONNECTION, told(error)
+        if self._key and record.error:
+            record.error = record.error.replace(self._key, "***")
         record.sent_s = stamp.get("sent_s")
         record.end_s = clock()
 
@@ -159,25 +175,26 @@ def told(error: BaseException) -> str:
 
 async def _read_stream(
     response: aiohttp.ClientResponse, dialect: Dialect, record: Record, clock: Clock
-) -> None:
+) -> _Answer:
     answer, split = _Answer(dialect), EventSplitter()
     try:
         async for data in response.content.iter_any():
             now = clock()
             answer.take(split.feed(data), now)
         answer.take(split.close(), clock())
-    except msgspec.DecodeError as error:
-        record.status, record.error = "malformed", str(error)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        record.status, record.error = MALFORMED, str(error)
     else:
         if answer.error is not None:
-            record.status, record.error = "server", answer.error
+            record.status, record.error = SERVER, answer.error
         elif answer.finish is None and not split.done:
-            record.status = "truncated"
+            record.status = TRUNCATED
             record.error = "the stream ended with neither a finish_reason nor [DONE]"
         else:
             record.status = OK
     finally:
         answer.fill(record)
+    return answer
 
 
 class _Answer:
@@ -192,6 +209,11 @@ class _Answer:
         self.chunk_s: list[float] = []
         self.finish: str | None = None
         self.error: str | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether the server said how many tokens it made."""
+        return self._usage is not None
 
     def take(self, events: list[bytes], now: float) -> None:
         """Read events that arrived together."""
@@ -223,6 +245,12 @@ class _Answer:
         if len(self._totals) == len(self.chunk_s) > 0:
             before = [0, *self._totals]
             record.chunk_tokens = [b - a for a, b in zip(before, self._totals, strict=False)]
+
+
+def _path(path: str) -> str:
+    if not path.startswith("/"):
+        raise InputError(f"'{path}' is not a path of an endpoint.", f"Write it like /{path}.")
+    return path
 
 
 def _base_url(url: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,10 +21,10 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     trace: str
     format: str | None = None
-    start_s: Annotated[float, Meta(ge=0)] = 0.0
-    duration_s: Annotated[float, Meta(gt=0)] | None = None
+    start_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    duration_s: Annotated[float, Meta(gt=0, le=1e9)] | None = None
     calls: Annotated[int, Meta(gt=0)] | None = None
-    time_scale: Annotated[float, Meta(gt=0)] = 1.0
+    time_scale: Annotated[float, Meta(ge=1e-6, le=1e6)] = 1.0
     sessions: Literal["auto", "none"] = "auto"
 
 
@@ -34,7 +36,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     path: str | None = None
     model: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    timeout_s: Annotated[float, Meta(gt=0)] = 600.0
+    timeout_s: Annotated[float, Meta(gt=0, le=1e6)] = 600.0
     ignore_eos: bool = True
     extra_body: dict[str, Any] = {}
 
@@ -52,12 +54,44 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A workload sent to an endpoint (real time) or given to the embedded engine (virtual time)."""
 
-    name: str
+    name: Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+$")]
     workload: WorkloadSpec
     endpoint: EndpointSpec | None = None
     engine: EngineSpec | None = None
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, lt=2**62)] = 0
     slo: str | None = None
+
+
+_SECRET = re.compile(r"api.?key|secret|passw|authori[sz]ation|bearer|(access|auth).?token", re.I)
+
+
+def refuse_unwritable(extra_body: dict[str, Any]) -> None:
+    """Raise InputError if extra fields hold what a run directory must not or cannot hold.
+
+    They are written into experiment.toml, so a key in them would leak, and TOML has no null.
+    """
+    for name, value in _leaves(extra_body):
+        if _SECRET.search(name):
+            raise InputError(
+                f"The extra field '{name}' looks like a secret and would be written into the run.",
+                "Give keys by the environment variable that --api-key-env names.",
+            )
+        if value is None:
+            raise InputError(
+                f"The extra field '{name}' is null, which an experiment file cannot hold.",
+                "Leave the field out.",
+            )
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner, name)
+    else:
+        yield name, value
 
 
 def read(path: Path) -> Experiment:

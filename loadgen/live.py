@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from servescope.loadgen.client import Client, Clock
+from servescope.loadgen.heartbeat import Heartbeat
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.records import Journal, Record
 from servescope.loadgen.replay import Due, Replay
 from servescope.loadgen.workload import Call
-from servescope.traces.schema import OK
+from servescope.traces.schema import OK, UNKNOWN
 
 # Bodies are made before the start up to this many bytes, and later ones a few calls ahead.
 PREPARED_BYTES = 256 << 20
 AHEAD = 16
 LEAD_S = 0.25
-QUIET_S = 0.002
+QUIET_S = 0.01
+PROGRESS_S = 0.2
 
 
 @dataclass(slots=True)
@@ -42,6 +46,9 @@ class Tally:
         return self.done >= self.planned
 
 
+Progress = Callable[[Tally], None]
+
+
 class LiveReplay:
     """A replay against an endpoint in real time.
 
@@ -57,7 +64,9 @@ class LiveReplay:
         self._prompts = prompts
         self._model = model
         self._journal = journal
+        self.heartbeat = Heartbeat()
         self._bodies: dict[str, bytes] = {}
+        self._fault: Exception | None = None
         self._wake = asyncio.Event()
         self._stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,32 +85,42 @@ class LiveReplay:
         self._stopped = True
         self._wake.set()
 
-    async def run(self) -> None:
-        """Replay until every call has ended, or until `stop`."""
+    async def run(self, on_progress: Progress | None = None) -> None:
+        """Replay until every call has ended, or until `stop`.
+
+        Raises what went wrong on our own side (a full disk, say), once nothing is in flight.
+        """
         started = time.monotonic() + LEAD_S
 
         def clock() -> float:
             return time.monotonic() - started
 
-        while not self._replay.done and not self._stopped:
-            for due in self._replay.take(clock()):
-                task = asyncio.create_task(self._one(due, clock))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            await self._until_something_happens(clock)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.tally.now_s = clock()
+        watchers = [asyncio.create_task(self.heartbeat.beat())]
+        if on_progress:
+            watchers.append(asyncio.create_task(_report(self.tally, on_progress)))
+        try:
+            while not (self._replay.done or self._stopped or self._fault):
+                for due in self._replay.take(clock()):
+                    task = asyncio.create_task(self._one(due, clock))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                await self._until_something_happens(clock)
+        finally:
+            for task in (*self._tasks, *watchers):
+                task.cancel()
+            await asyncio.gather(*self._tasks, *watchers, return_exceptions=True)
+            self.tally.now_s = clock()
+        if self._fault:
+            raise self._fault
 
     async def _until_something_happens(self, clock: Clock) -> None:
         due_s = self._replay.next_due_s()
         left_s = None if due_s is None else due_s - clock()
         if left_s is None or left_s > QUIET_S:
             ahead = self._replay.upcoming(AHEAD)
-            unprepared = next((call for call in ahead if call.id not in self._bodies), None)
-            if unprepared:
-                self.prepare([unprepared])
+            call = next((call for call in ahead if call.id not in self._bodies), None)
+            if call:
+                self.prepare([call])
                 await asyncio.sleep(0)
                 return
         if left_s is None or left_s > 0:
@@ -115,24 +134,36 @@ class LiveReplay:
         self.tally.now_s = clock()
 
     async def _one(self, due: Due, clock: Clock) -> None:
-        record = Record.of(due, "unknown")
-        record.dispatched_s = clock()
-        self.tally.sent += 1
-        self.tally.lag_s = record.dispatched_s - due.due_s
-        body = self._bodies.pop(due.call.id, None)
-        if body is None:
-            body = self._client.body(due.call, self._prompts, self._model)
-        await self._client.send(record, body, clock)
-        self._end(record)
+        try:
+            body = self._bodies.pop(due.call.id, None)
+            if body is None:
+                body = self._client.body(due.call, self._prompts, self._model)
+            record = Record.of(due, UNKNOWN)
+            record.dispatched_s = clock()
+            self.tally.sent += 1
+            self.tally.lag_s = record.dispatched_s - due.due_s
+            await self._client.send(record, body, clock)
+            self._end(record)
+        except Exception as fault:  # a call cannot fail here, so this is ours: end the replay
+            self._fault = self._fault or fault
+            self._wake.set()
 
     def _end(self, record: Record) -> None:
         ok = record.status == OK
         assert record.end_s is not None
-        lost = self._replay.ended(record.call_id, record.end_s, ok=ok)
         self._journal.append(record)
+        lost = self._replay.ended(record.call_id, record.end_s, ok=ok)
         for call in lost:
             self._journal.append(Record.given_up(call, record.end_s))
         self.tally.done += 1 + len(lost)
         self.tally.sent += len(lost)
         self.tally.failed += (not ok) + len(lost)
         self._wake.set()
+
+
+async def _report(tally: Tally, on_progress: Progress) -> None:
+    """Show the tally now and then; a display that fails must not end a measurement."""
+    with suppress(Exception):
+        while True:
+            on_progress(tally)
+            await asyncio.sleep(PROGRESS_S)

@@ -41,8 +41,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
             said.append("The server reports no usage, so chunks are counted as tokens.")
         elif self.output_tokens < PROBE_OUTPUT:
             said.append(
-                f"The server stopped after {self.output_tokens} of {PROBE_OUTPUT} tokens asked for:"
-                " it does not honour ignore_eos, so answers may be shorter than planned."
+                f"The server stopped after {self.output_tokens} of {PROBE_OUTPUT} tokens asked for,"
+                " so answers may be shorter than planned (is ignore_eos honoured?)."
             )
         if not self.reuse:
             said.append(
@@ -62,7 +62,7 @@ async def probe(spec: EndpointSpec) -> Probe:
         await asyncio.sleep(0.05)  # a server that closes the connection has done so by then
         reused = client.reused
         again = await _small_call(client, model, 1)
-    counted = first.output_tokens is not None and first.last_token_s is not None
+    counted = client.uncounted == 0
     return Probe(
         model=model,
         reuse=again.status == OK and client.reused > reused,

@@ -45,14 +45,15 @@ class Prompts:
 
     def _hashes(self, call: Call) -> npt.NDArray[np.uint64]:
         place = np.arange(call.input_tokens, dtype=np.uint64)
+        seed = _mixed(np.array([self.seed], dtype=np.uint64))
         if self.block_tokens and call.prefix_blocks:
             block = np.uint64(self.block_tokens)
             ids = np.array(call.prefix_blocks, dtype=np.uint64)
-            stream = _mixed(ids + np.uint64(self.seed))[(place // block).astype(np.intp)]
+            stream = (_mixed(ids) ^ seed)[(place // block).astype(np.intp)]
             place = place % block
         else:
             name = hashlib.blake2b(call.prompt_stream.encode(), digest_size=8).digest()
-            stream = _mixed(np.frombuffer(name, dtype="<u8") ^ np.uint64(self.seed))
+            stream = np.frombuffer(name, dtype="<u8") ^ seed
         return _mixed(stream + place)
 
 

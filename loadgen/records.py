@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
 from servescope.loadgen.replay import Due
 from servescope.loadgen.workload import Call
+from servescope.traces.errors import OutputFailed
+from servescope.traces.schema import NOT_SENT
 
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -63,7 +67,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     def given_up(cls, call: Call, now_s: float) -> Record:
         """Make the row of a call that is never sent because a parent failed at `now_s`."""
         due = Due(call, now_s + call.delay_s, now_s)
-        record = cls.of(due, "cancelled")
+        record = cls.of(due, NOT_SENT)
         record.error = "not sent: a call it waits for failed"
         record.end_s = due.due_s
         return record
@@ -91,21 +95,15 @@ class Journal:
             self._file.close()
 
     def append(self, record: Record) -> None:
-        """Write one line: in one system call, so that a kill tears at most this line."""
+        """Write one line in one system call, so that a kill tears at most this line.
+
+        Raises OutputFailed if the disk does not take it whole.
+        """
         assert self._file is not None
-        self._file.write(self._encoder.encode(record) + b"\n")
-
-
-class Memory:
-    """Records kept in memory, for runs in virtual time that end before anybody could kill them."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def append(self, record: Record) -> None:
-        """Keep a record."""
-        self.records.append(record)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the records as rows."""
-        return [msgspec.to_builtins(record) for record in self.records]
+        line = self._encoder.encode(record) + b"\n"
+        try:
+            written = self._file.write(line)
+        except OSError as error:
+            raise OutputFailed.of(self._path, error) from None
+        if written != len(line):
+            raise OutputFailed.of(self._path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
-from servescope.loadgen.workload import Call, Program, Workload
+from servescope.loadgen.workload import Call, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +30,23 @@ class Replay:
     """
 
     def __init__(self, workload: Workload) -> None:
-        self._programs = {program.id: program for program in workload.programs}
-        self._calls = {call.id: call for call in workload.calls()}
+        self._starts = {program.id: program.start_s for program in workload.programs}
         self._children: dict[str, list[Call]] = {}
         self._waiting_for: dict[str, int] = {}
-        self._heap: list[tuple[float, int, Due]] = []
-        self._pushed = 0
-        self.unended = len(self._calls)
+        roots: list[Due] = []
         for program in workload.programs:
             for call in program.calls:
+                for parent in call.parents:
+                    self._children.setdefault(parent, []).append(call)
                 if call.parents:
                     self._waiting_for[call.id] = len(call.parents)
-                    for parent in call.parents:
-                        self._children.setdefault(parent, []).append(call)
                 else:
-                    self._push(call, program.start_s)
+                    roots.append(self._due(call, program.start_s))
+        # Roots are known from the start and stay sorted; only what waits for an end needs a heap.
+        self._roots = deque(sorted(roots, key=lambda due: due.due_s))
+        self._heap: list[tuple[float, int, Due]] = []
+        self._pushed = 0
+        self.unended = len(roots) + len(self._waiting_for)
 
     @property
     def done(self) -> bool:
@@ -51,18 +55,25 @@ class Replay:
 
     def next_due_s(self) -> float | None:
         """Return when the next call is due, or None while all that is left waits for a parent."""
-        return self._heap[0][0] if self._heap else None
+        heads = [self._roots[0].due_s] if self._roots else []
+        if self._heap:
+            heads.append(self._heap[0][0])
+        return min(heads, default=None)
 
     def upcoming(self, count: int) -> list[Call]:
         """Return up to `count` of the calls that are due next, so that they can be prepared."""
-        return [due.call for _, _, due in heapq.nsmallest(count, self._heap)]
+        followers = (due for _, _, due in heapq.nsmallest(count, self._heap))
+        known = sorted([*islice(self._roots, count), *followers], key=lambda due: due.due_s)
+        return [due.call for due in known[:count]]
 
     def take(self, now_s: float) -> list[Due]:
         """Return the calls due at or before `now_s`, in order; each is returned once."""
         due = []
+        while self._roots and self._roots[0].due_s <= now_s:
+            due.append(self._roots.popleft())
         while self._heap and self._heap[0][0] <= now_s:
             due.append(heapq.heappop(self._heap)[2])
-        return due
+        return sorted(due, key=lambda due: due.due_s)
 
     def ended(self, call_id: str, now_s: float, *, ok: bool) -> list[Call]:
         """Tell that a call has ended; returns the calls that are given up because it failed."""
@@ -77,18 +88,22 @@ class Replay:
         return []
 
     def _give_up(self, call_id: str) -> list[Call]:
-        lost = []
-        for child in self._children.get(call_id, ()):
-            if self._waiting_for.pop(child.id, None) is not None:
-                self.unended -= 1
-                lost += [child, *self._give_up(child.id)]
+        lost: list[Call] = []
+        failed = deque([call_id])
+        while failed:
+            for child in self._children.get(failed.popleft(), ()):
+                if self._waiting_for.pop(child.id, None) is not None:
+                    lost.append(child)
+                    failed.append(child.id)
+        self.unended -= len(lost)
         return lost
 
     def _push(self, call: Call, ready_s: float) -> None:
-        self._waiting_for.pop(call.id, None)
-        due_s = max(ready_s + call.delay_s, self._program(call).start_s + call.offset_s)
-        heapq.heappush(self._heap, (due_s, self._pushed, Due(call, due_s, ready_s)))
+        del self._waiting_for[call.id]
+        due = self._due(call, ready_s)
+        heapq.heappush(self._heap, (due.due_s, self._pushed, due))
         self._pushed += 1
 
-    def _program(self, call: Call) -> Program:
-        return self._programs[call.program_id]
+    def _due(self, call: Call, ready_s: float) -> Due:
+        earliest_s = self._starts[call.program_id] + call.offset_s
+        return Due(call, max(ready_s + call.delay_s, earliest_s), ready_s)

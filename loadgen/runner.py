@@ -4,56 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import platform
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import polars as pl
 
 from servescope.loadgen import experiment as experiments
+from servescope.loadgen import run_info
 from servescope.loadgen.client import Client
-from servescope.loadgen.experiment import EndpointSpec, Experiment, WorkloadSpec
-from servescope.loadgen.live import LiveReplay, Tally
-from servescope.loadgen.probe import Probe, probe
+from servescope.loadgen.experiment import EndpointSpec, Experiment
+from servescope.loadgen.live import LiveReplay, Progress
+from servescope.loadgen.probe import probe
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.records import Journal
 from servescope.loadgen.replay import Replay
 from servescope.loadgen.validity import Health, judge
-from servescope.loadgen.workload import Workload, digest
-from servescope.traces.catalog import load
+from servescope.loadgen.workload import Call, Workload, workload_of
 from servescope.traces.errors import InputError
-from servescope.traces.run import Run, RunInfo, refuse_taken
-from servescope.traces.sessions import forget_sessions, infer_sessions
-from servescope.traces.trace import Trace
-
-Progress = Callable[[Tally], None]
-PROGRESS_S = 0.2
-
-
-def workload_of(spec: WorkloadSpec) -> Workload:
-    """Read the trace, cut and stretch it as asked, and make its workload."""
-    trace = load(spec.trace, format=spec.format)
-    end_s = None if spec.duration_s is None else spec.start_s + spec.duration_s
-    if spec.start_s or end_s is not None:
-        trace = trace.window(spec.start_s, end_s)
-    if spec.calls is not None:
-        trace = trace.head(spec.calls)
-    if spec.sessions == "none":
-        trace = forget_sessions(trace)
-    elif _has_only_prefixes(trace):
-        trace = infer_sessions(trace)
-    if spec.time_scale != 1.0:
-        trace = trace.scale_rate(1 / spec.time_scale)
-    return Workload.of(trace)
+from servescope.traces.run import Run, refuse_taken
 
 
 def replay(experiment: Experiment, out: Path, on_progress: Progress | None = None) -> Run:
@@ -61,7 +32,7 @@ def replay(experiment: Experiment, out: Path, on_progress: Progress | None = Non
 
     SIGINT stops it early: what has ended is kept, what is in flight is recorded as cancelled, and
     the run says that it was interrupted. Raises EndpointError before anything is written if the
-    endpoint cannot serve, and OutputExists if `out` is taken.
+    endpoint cannot serve, OutputExists if `out` is taken, and OutputFailed if it cannot be written.
     """
     endpoint = experiment.endpoint
     if endpoint is None:
@@ -84,90 +55,41 @@ async def _replay(
 ) -> Run:
     probed = await probe(endpoint)
     plan = workload.plan()
-    info = begin_info(experiment, workload, plan, clock="real", system=experiment.name)
+    info = run_info.begun(
+        experiment, workload, plan, clock="real", system=experiment.name, model=probed.model
+    )
     info = msgspec.structs.replace(
-        info, model=probed.model, endpoint=endpoint.base_url, probe=msgspec.to_builtins(probed)
+        info, endpoint=endpoint.base_url, probe=msgspec.to_builtins(probed)
     )
     run = Run.create(out, experiments.to_toml(experiment), plan, info)
     prompts = Prompts(experiment.seed, workload.block_tokens)
     async with Client(endpoint, reuse=probed.reuse) as client:
         with Journal(run.journal) as journal:
             live = LiveReplay(Replay(workload), client, prompts, probed.model, journal)
-            live.prepare(_by_due(workload, plan))
-            with _stopping(live) as stopped, _no_collection():
+            live.prepare(_in_order(workload))
+            with _stopping(live) as stopped, _rare_collection():
                 cpu_s, wall_s = time.process_time(), time.monotonic()
-                async with asyncio.TaskGroup() as group:
-                    reporter = group.create_task(_report(live.tally, on_progress))
-                    await live.run()
-                    reporter.cancel()
+                await live.run(on_progress)
                 cpu_share = (time.process_time() - cpu_s) / (time.monotonic() - wall_s)
-    return seal(run, info, probed, cpu_share, interrupted=bool(stopped))
-
-
-def begin_info(
-    experiment: Experiment, workload: Workload, plan: pl.DataFrame, *, clock: Any, system: str
-) -> RunInfo:
-    """Return what is known of a run before its first call."""
-    return RunInfo(
-        name=experiment.name,
-        system=system,
-        clock=clock,
-        version=version("servescope"),
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        seed=experiment.seed,
-        slo=experiment.slo,
-        plan_sha256=digest(plan, experiment.seed),
-        planned_calls=plan.height,
-        host=_host(),
-        workload={
-            "programs": len(workload.programs),
-            "multi_turn_programs": sum(len(p.calls) > 1 for p in workload.programs),
-            "left_out": workload.left_out,
-        },
-        doubts=workload.doubts,
-    )
-
-
-def seal(run: Run, info: RunInfo, probed: Probe, cpu_share: float, *, interrupted: bool) -> Run:
-    """Turn the journal of a live run into its table and write down whether it can be believed."""
     calls = run.trace.collect()
-    health = Health.of(calls, cpu_share)
-    validity, doubts = judge(calls, run.plan, health, interrupted=interrupted)
+    health = Health.of(calls, cpu_share, live.heartbeat.late_s, client.uncounted)
+    validity, doubts = judge(calls, run.plan, health, interrupted=bool(stopped))
     run.seal(
         msgspec.structs.replace(
-            finish_info(info, calls),
-            interrupted=interrupted,
+            run_info.ended(info, calls),
+            interrupted=bool(stopped),
             client=health.as_dict(),
             validity=validity,
             doubts=(*info.doubts, *probed.doubts, *doubts),
         )
     )
-    return Run.open(run.path)
+    return run
 
 
-def finish_info(info: RunInfo, calls: pl.DataFrame) -> RunInfo:
-    """Return the info with when the run ended and how long its calls took."""
-    return msgspec.structs.replace(
-        info,
-        ended=datetime.now(UTC).isoformat(timespec="seconds"),
-        duration_s=calls["end_s"].max(),
-    )
-
-
-def _has_only_prefixes(trace: Trace) -> bool:
-    names = trace.columns
-    return "prefix_blocks" in names and "parents" not in names
-
-
-def _by_due(workload: Workload, plan: pl.DataFrame) -> list[Any]:
-    calls = {call.id: call for call in workload.calls()}
-    return [calls[name] for name in plan.sort("due_s", nulls_last=True)["call_id"]]
-
-
-async def _report(tally: Tally, on_progress: Progress | None) -> None:
-    while on_progress:
-        on_progress(tally)
-        await asyncio.sleep(PROGRESS_S)
+def _in_order(workload: Workload) -> list[Call]:
+    """Return the calls roughly as they will be due, so that the first ones are prepared first."""
+    starts = {program.id: program.start_s for program in workload.programs}
+    return sorted(workload.calls(), key=lambda call: starts[call.program_id] + call.offset_s)
 
 
 @contextmanager
@@ -193,15 +115,19 @@ def _stopping(live: LiveReplay) -> Iterator[list[bool]]:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector from pausing the loop: a replay makes no cycles worth a pause."""
+def _rare_collection() -> Iterator[None]:
+    """Keep the garbage collector from pausing the loop: it looks at what is new, and rarely.
+
+    An answered call leaves no cycles; one whose connection failed leaves a few.
+    """
+    before = gc.get_threshold()
     gc.collect()
     gc.freeze()
-    gc.disable()
+    gc.set_threshold(100_000, 50, 1000)
     try:
         yield
     finally:
-        gc.enable()
+        gc.set_threshold(*before)
         gc.unfreeze()
 
 
@@ -212,13 +138,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def _host() -> dict[str, Any]:
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "load_1m": load,
-    }

@@ -13,12 +13,12 @@ import msgspec
 
 from servescope.engine import Engine, Refused, Request, emulate, make_system, virtual
 from servescope.loadgen import experiment as experiments
+from servescope.loadgen import run_info
 from servescope.loadgen.experiment import EngineSpec, Experiment
 from servescope.loadgen.records import Journal, Record
 from servescope.loadgen.replay import Due, Replay
-from servescope.loadgen.runner import begin_info, finish_info, workload_of
-from servescope.loadgen.validity import failure_doubts
-from servescope.loadgen.workload import Workload
+from servescope.loadgen.validity import call_doubts
+from servescope.loadgen.workload import Workload, workload_of
 from servescope.traces.errors import InputError
 from servescope.traces.run import Run, refuse_taken
 from servescope.traces.schema import OK
@@ -85,7 +85,8 @@ class Simulation:
 def simulate(experiment: Experiment, out: Path) -> Run:
     """Run an experiment on its embedded engine in virtual time and seal the run.
 
-    Raises OutputExists if `out` is taken and InputError for an engine that does not exist.
+    SIGINT stops it early and keeps what has ended. Raises OutputExists if `out` is taken and
+    InputError for an engine that does not exist.
     """
     spec = experiment.engine
     if spec is None:
@@ -97,11 +98,16 @@ def simulate(experiment: Experiment, out: Path) -> Run:
     engine = engine_of(spec)
     workload = workload_of(experiment.workload)
     plan = workload.plan()
-    info = begin_info(experiment, workload, plan, clock="virtual", system=spec.system)
-    info = msgspec.structs.replace(info, model=spec.model)
+    info = run_info.begun(
+        experiment, workload, plan, clock="virtual", system=spec.system, model=spec.model
+    )
     simulation = Simulation(workload)
     begun = time.perf_counter()
-    virtual.run(engine, simulation)
+    interrupted = False
+    try:
+        virtual.run(engine, simulation)
+    except KeyboardInterrupt:
+        interrupted = True
     took_s = time.perf_counter() - begun
     run = Run.create(out, experiments.to_toml(experiment), plan, info)
     with Journal(run.journal) as journal:
@@ -110,10 +116,11 @@ def simulate(experiment: Experiment, out: Path) -> Run:
     calls = run.trace.collect()
     run.seal(
         msgspec.structs.replace(
-            finish_info(info, calls),
+            run_info.ended(info, calls),
+            interrupted=interrupted,
             client={"simulation_s": took_s},
             validity="valid",
-            doubts=(*info.doubts, *failure_doubts(calls)),
+            doubts=(*info.doubts, *call_doubts(calls, plan, interrupted=interrupted)),
         )
     )
-    return Run.open(run.path)
+    return run

@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from servescope.traces.run import Validity
-from servescope.traces.schema import OK
+from servescope.traces.schema import NOT_SENT, OK
 
 SUSPECT_LAG_S = 0.005
 INVALID_LAG_S = 0.1
+SUSPECT_STALL_S = 0.05
 SUSPECT_CPU = 0.9
+LONG_CONNECT_S = 0.05
+TOKENS_OFF = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the client itself did: lag from due to sent in seconds, and its share of one core."""
+    """How the client itself did, in seconds.
+
+    `lag` is from due to dispatched; its tail is p99, and in short runs what two calls exceed.
+    `connect` is from there to a connection that can be written to, `stall_max_s` the longest time
+    that the client's loop stood still, `cpu_share` its share of one core. `uncounted` answers came without usage, so that their chunks were counted as tokens.
+    """
 
     lag_p50_s: float | None
     lag_p99_s: float | None
+    lag_tail_s: float | None
     lag_max_s: float | None
+    connect_p99_s: float | None
+    stall_max_s: float
     cpu_share: float
+    uncounted: int = 0
 
     @classmethod
-    def of(cls, calls: pl.DataFrame, cpu_share: float) -> Health:
-        """Read the lag off the calls that were sent."""
-        lag = (calls["sent_s"] - calls["due_s"]).drop_nulls()
-        p50, p99 = (lag.quantile(q, "equiprobable") if len(lag) else None for q in (0.5, 0.99))
-        return cls(p50, p99, lag.max() if len(lag) else None, cpu_share)  # type: ignore[arg-type]
+    def of(
+        cls, calls: pl.DataFrame, cpu_share: float, late_s: Sequence[float] = (), uncounted: int = 0
+    ) -> Health:
+        """Read the lag off the calls that were sent; `late_s` are the heartbeat's."""
+        lag = calls["dispatched_s"] - calls["due_s"]
+        return cls(
+            lag_p50_s=_quantile(lag, 0.5),
+            lag_p99_s=_quantile(lag, 0.99),
+            lag_tail_s=_quantile(lag, min(0.99, max(0.0, 1 - 2 / max(1, lag.count())))),
+            lag_max_s=_quantile(lag, 1.0),
+            connect_p99_s=_quantile(calls["sent_s"] - calls["dispatched_s"], 0.99),
+            stall_max_s=max(late_s, default=0.0),
+            cpu_share=cpu_share,
+            uncounted=uncounted,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers by name."""
@@ -40,54 +64,91 @@ def judge(
     calls: pl.DataFrame, plan: pl.DataFrame, health: Health, *, interrupted: bool
 ) -> tuple[Validity, tuple[str, ...]]:
     """Return whether a run is valid, suspect or invalid, and every doubt with its mend."""
-    doubts: list[str] = []
-    validity: Validity = "valid"
-    lag = health.lag_p99_s
-    if lag is not None and lag > SUSPECT_LAG_S:
-        validity = "invalid" if lag > INVALID_LAG_S else "suspect"
+    grave = _client_doubts(health) + _token_doubts(calls, plan, health)
+    minor = call_doubts(calls, plan, interrupted=interrupted)
+    connect = health.connect_p99_s
+    if connect is not None and connect > LONG_CONNECT_S:
+        minor.append(
+            f"Opening a connection took {connect * 1000:.0f} ms at p99: the due clock holds that"
+            " time, the sent clock does not."
+        )
+    if health.uncounted:
+        minor.append(
+            f"{health.uncounted} answers came without usage: their chunks are counted as tokens."
+        )
+    validity: Validity = "suspect" if grave else "valid"
+    if health.lag_tail_s is not None and health.lag_tail_s > INVALID_LAG_S:
+        validity = "invalid"
+    if calls.height and not (calls["status"] == OK).any():
+        validity = "invalid"
+        grave.append("No call was served: there is nothing to measure; look into the server's log.")
+    return validity, (*grave, *minor)
+
+
+def call_doubts(calls: pl.DataFrame, plan: pl.DataFrame, *, interrupted: bool) -> list[str]:
+    """Say how far a run came, how many calls failed and how, and which gaps cannot be measured."""
+    doubts = []
+    if interrupted:
+        ended = calls.filter(pl.col("status") != NOT_SENT).height
         doubts.append(
-            f"The client sent its calls late, by {lag * 1000:.1f} ms at p99;"
+            f"The run was interrupted: {ended} of {plan.height} calls were sent and ended; the"
+            " unsent rest of a program that had begun counts as failed."
+        )
+    kinds = calls.filter(pl.col("status") != OK)["status"].value_counts(sort=True)
+    if not kinds.is_empty():
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.iter_rows())
+        doubts.append(f"{kinds['count'].sum()} of {calls.height} calls failed ({listed}).")
+    served = calls.filter((pl.col("status") == OK) & (pl.col("output_tokens") > 1))
+    chunks = served["chunk_s"].list.len()
+    at_once = int((chunks == 1).sum())
+    if at_once:
+        doubts.append(
+            f"{at_once} answers of several tokens came in one piece: no gap of theirs can be"
+            " measured, and they miss every SLO on TPOT or stall."
+        )
+    if int((chunks != served["output_tokens"]).sum()) > at_once:
+        doubts.append(
+            "Some calls came in chunks of several tokens: TBT leaves them out, ICL and TPOT do not."
+        )
+    return doubts
+
+
+def _client_doubts(health: Health) -> list[str]:
+    doubts = []
+    if health.lag_tail_s is not None and health.lag_tail_s > SUSPECT_LAG_S:
+        doubts.append(
+            f"The client sent its calls late, by {health.lag_tail_s * 1000:.1f} ms in the tail;"
             " run it on an idle machine, or replay more slowly."
         )
+    if health.stall_max_s > SUSPECT_STALL_S:
+        doubts.append(
+            f"The client stood still for up to {health.stall_max_s * 1000:.0f} ms: a gap that long"
+            " may be its own; run it on an idle machine."
+        )
     if health.cpu_share > SUSPECT_CPU:
-        validity = "suspect" if validity == "valid" else validity
         doubts.append(
             f"The client used {health.cpu_share:.0%} of a core, so its stamps may be late;"
             " replay more slowly."
         )
-    if interrupted:
-        doubts.append(f"The run was interrupted: {calls.height} of {plan.height} calls are in it.")
-    doubts += failure_doubts(calls)
-    served = calls.filter(pl.col("status") == OK)
-    tokens = _token_doubts(served, plan)
-    if tokens:
-        validity = "suspect" if validity == "valid" else validity
-        doubts += tokens
-    if served.height and not (served["chunk_s"].list.len() == served["output_tokens"]).all():
-        doubts.append(
-            "Some calls came in chunks of several tokens: TBT leaves them out, ICL and TPOT do not."
-        )
-    return validity, tuple(doubts)
+    return doubts
 
 
-def failure_doubts(calls: pl.DataFrame) -> list[str]:
-    """Say how many calls failed and how, if any did."""
-    kinds = calls.filter(pl.col("status") != OK)["status"].value_counts(sort=True)
-    if kinds.is_empty():
+def _token_doubts(calls: pl.DataFrame, plan: pl.DataFrame, health: Health) -> list[str]:
+    """Compare the tokens that the server counted with the tokens that were planned."""
+    if health.uncounted:
         return []
-    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.iter_rows())
-    return [f"{kinds['count'].sum()} of {calls.height} calls failed ({listed})."]
-
-
-def _token_doubts(served: pl.DataFrame, plan: pl.DataFrame) -> list[str]:
-    """Compare the tokens that were counted with the tokens that were planned."""
-    both = served.join(plan, on="call_id", suffix="_planned")
+    both = calls.filter(pl.col("status") == OK).join(plan, on="call_id", suffix="_planned")
     doubts = []
     for column, what in (("input_tokens", "prompts"), ("output_tokens", "answers")):
         planned, counted = int(both[f"{column}_planned"].sum()), int(both[column].sum())
-        if planned and abs(counted - planned) > 0.01 * planned:
+        if planned and abs(counted - planned) > TOKENS_OFF * planned:
             doubts.append(
                 f"The server counted {counted} tokens of {what} where {planned} were planned;"
                 " its load was not that of the trace."
             )
     return doubts
+
+
+def _quantile(values: pl.Series, share: float) -> float | None:
+    known = values.drop_nulls().to_numpy()
+    return float(np.quantile(known, share, method="inverted_cdf")) if len(known) else None

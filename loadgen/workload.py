@@ -6,12 +6,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+import msgspec
 import polars as pl
 
-from servescope.traces.errors import InputError
-from servescope.traces.trace import Trace
+from servescope.loadgen.experiment import WorkloadSpec
+from servescope.traces.catalog import load
+from servescope.traces.errors import BadRow, InputError
+from servescope.traces.sessions import forget_sessions, infer_sessions
+from servescope.traces.trace import Provenance, Trace
+
+MADE = Provenance(format="none", source="made by hand", kind="synthetic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +56,14 @@ class Workload:
     """Programs in order of their start. `left_out` counts, by reason, what cannot be sent."""
 
     programs: tuple[Program, ...]
-    block_tokens: int | None = None
+    provenance: Provenance = MADE
     left_out: dict[str, int] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+
+    @property
+    def block_tokens(self) -> int | None:
+        """Tokens that one id of a call's `prefix_blocks` stands for."""
+        return self.provenance.block_tokens
 
     @classmethod
     def of(cls, trace: Trace) -> Workload:
@@ -78,11 +90,12 @@ class Workload:
             )
         programs = [_program(key, rows) for key, rows in by_program.items()]
         doubts = [f"{count} calls were left out: {reason}." for reason, count in left_out.items()]
+        foreign = _foreign_links(by_program)
+        if foreign:
+            doubts.append(f"{foreign} calls wait for a call of another program; they do not here.")
         return cls(
             programs=tuple(sorted(programs, key=lambda program: (program.start_s, program.id))),
-            block_tokens=trace.provenance.block_tokens
-            if "prefix_blocks" in trace.columns
-            else None,
+            provenance=trace.provenance,
             left_out=dict(left_out),
             doubts=(*trace.provenance.doubts, *doubts),
         )
@@ -115,10 +128,33 @@ class Workload:
         return pl.DataFrame(rows, schema_overrides={"due_s": pl.Float64, **lists})
 
 
-def digest(plan: pl.DataFrame, seed: int) -> str:
-    """Return the SHA-256 of a plan and its seed: equal digests mean equal bytes to send."""
-    text = plan.write_ndjson()
-    return hashlib.sha256(f"{seed}\n{text}".encode()).hexdigest()
+def workload_of(spec: WorkloadSpec) -> Workload:
+    """Read the trace, cut and stretch it as asked, and make its workload."""
+    trace = load(spec.trace, format=spec.format)
+    end_s = None if spec.duration_s is None else spec.start_s + spec.duration_s
+    if spec.start_s or end_s is not None:
+        trace = trace.window(spec.start_s, end_s)
+    if spec.calls is not None:
+        trace = trace.head(spec.calls)
+    if spec.sessions == "none":
+        trace = forget_sessions(trace)
+    elif "prefix_blocks" in trace.columns and "parents" not in trace.columns:
+        trace = infer_sessions(trace)
+    if spec.time_scale != 1.0:
+        trace = trace.scale_rate(1 / spec.time_scale)
+    return Workload.of(trace)
+
+
+def digest(plan: pl.DataFrame, seed: int, block_tokens: int | None) -> str:
+    """Return the SHA-256 of a plan and of what makes its prompts.
+
+    Equal digests mean equal calls, prompts, pauses and planned times. What else shapes a request
+    (the dialect, the model, extra fields) stands in run.json under `asked`.
+    """
+    made = hashlib.sha256(msgspec.json.encode([seed, block_tokens, plan.columns]))
+    for row in plan.iter_rows():
+        made.update(msgspec.json.encode(row))
+    return made.hexdigest()
 
 
 def _unsendable(row: dict[str, Any]) -> str | None:
@@ -129,6 +165,28 @@ def _unsendable(row: dict[str, Any]) -> str | None:
     if not row["output_tokens"]:
         return "no output tokens (the source failed, or did not say)"
     return None
+
+
+def _foreign_links(by_program: dict[str, list[dict[str, Any]]]) -> int:
+    """Count the calls with a parent in another program: a program waits for nobody."""
+    home = {row["call_id"]: key for key, rows in by_program.items() for row in rows}
+    return sum(
+        any(home.get(parent, key) != key for parent in row.get("parents") or ())
+        for key, rows in by_program.items()
+        for row in rows
+    )
+
+
+def _refuse_cycle(key: str, calls: list[Call]) -> None:
+    """Raise BadRow if calls wait for each other in a ring: none of them would ever be due."""
+    waits = TopologicalSorter({call.id: call.parents for call in calls})
+    try:
+        waits.prepare()
+    except CycleError as error:
+        ring = ", ".join(error.args[1][:5])
+        raise BadRow(
+            f"Calls of program {key} wait for each other: {ring}.", "Mend their parents."
+        ) from None
 
 
 def _program(key: str, rows: list[dict[str, Any]]) -> Program:
@@ -158,4 +216,5 @@ def _program(key: str, rows: list[dict[str, Any]]) -> Program:
                 prefix_blocks=tuple(row.get("prefix_blocks") or ()),
             )
         )
+    _refuse_cycle(key, calls)
     return Program(key, start, tuple(calls))

@@ -15,7 +15,7 @@ from servescope.analysis.metrics import METRICS
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MOST_POINTS = 400
-LOG = {"type": "log", "dtick": 1}  # a tick each factor of ten
+LOG = {"type": "log", "minor": {"ticks": "outside"}, "nticks": 8}
 INK, FAINT = "#24292f", "#d8dee4"
 
 
@@ -77,6 +77,7 @@ def over_time(calls: Mapping[str, pl.DataFrame], metric: str) -> go.Figure:
 def in_flight(calls: Mapping[str, pl.DataFrame]) -> go.Figure:
     """Draw how many calls were sent and not ended, over time."""
     figure = _canvas("s since start", "calls in flight")
+    figure.update_yaxes(tickformat=",d", rangemode="tozero")
     for index, (name, table) in enumerate(calls.items()):
         sent = table.drop_nulls("sent_s")
         moments = np.concatenate([sent["sent_s"].to_numpy(), sent["end_s"].to_numpy()])

@@ -60,7 +60,7 @@ def _significant(value: float) -> str:
     size = abs(value)
     if size >= 100:
         return f"{value:,.0f}".replace(",", "\u202f")
-    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3g}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:#.3g}"
 
 
 def _plain(block: Note | Table) -> dict[str, Any]:

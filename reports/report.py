@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from servescope.analysis.compare import compare
@@ -11,6 +10,7 @@ from servescope.reports import render
 from servescope.reports.blocks import Section
 from servescope.reports.sections import SECTIONS, Story
 from servescope.traces.errors import InputError, OutputExists
+from servescope.traces.plugins import installed
 from servescope.traces.run import Run
 
 
@@ -29,13 +29,15 @@ def story_of(runs: list[Run], slo: SLO | None = None) -> Story:
 
 def sections_of(story: Story) -> list[Section]:
     """Return the sections that have a say; strangers add theirs as `servescope.sections`."""
-    strangers = {point.name: point.load() for point in entry_points(group="servescope.sections")}
-    made = (section(story) for section in {**SECTIONS, **strangers}.values())
+    sections = {**SECTIONS, **installed("servescope.sections", SECTIONS)}  # ours come first
+    made = (section(story) for section in sections.values())
     return [section for section in made if section]
 
 
 def write(story: Story, out: Path, *, overwrite: bool = False) -> Path:
     """Write the page to `out` and its numbers beside it as JSON; returns the page's path."""
+    if out.suffix not in (".html", ".htm"):
+        raise InputError(f"{out} is no name for a page.", "End it in .html; JSON goes beside it.")
     beside = out.with_suffix(".json")
     for path in (out, beside):
         if path.exists() and not overwrite:

@@ -78,7 +78,7 @@ def verdict(story: Story) -> Section:
         text = f"{through.calls - through.failed} of {through.calls} calls served"
         if story.slo:
             met = attainment(story.runs[0].trace, story.slo)
-            text += f", {met.share:.1%} of all {met.per} within {story.slo}"
+            text += f", {met.share:.1%} of {met.per} within {story.slo}"
         notes.append(Note("verdict", f"{text}."))
     said = story.comparison.doubts if story.comparison else tuple(story.runs[0].info.doubts)
     notes += [Note("doubt", doubt, "Doubt") for doubt in _merged(said, story)]
@@ -91,15 +91,18 @@ def differences(story: Story) -> Section | None:
     if comparison is None:
         return None
     a, b = comparison.a, comparison.b
+    intervals = "There are too few for intervals."
+    if comparison.blocks:
+        intervals = f"The intervals are of {comparison.blocks} blocks of time, drawn again."
     table = Table(
         (
             Column("statistic", "statistic"),
-            Column("a", f"{a} (ms)", "ms"),
-            Column("b", f"{b} (ms)", "ms"),
+            Column("verdict", f"{b} is"),
             Column("ratio", f"{b} / {a}", "ratio"),
             Column("low", "95 % from", "ratio"),
             Column("high", "to", "ratio"),
-            Column("verdict", f"{b} is"),
+            Column("a", f"{a} (ms)", "ms"),
+            Column("b", f"{b} (ms)", "ms"),
         ),
         [
             {
@@ -113,9 +116,9 @@ def differences(story: Story) -> Section | None:
             }
             for row in comparison.differences
         ],
-        f"{comparison.pairs} pairs of calls; intervals from {comparison.blocks or 'no'} blocks of"
-        " time, drawn again with programs kept whole. The verdict is the one question that was"
-        " asked beforehand; these rows describe, and one in twenty may differ by chance.",
+        f"{comparison.pairs} pairs of calls, of the programs that both runs hold whole."
+        f" {intervals} The verdict is the one question that was asked beforehand; these rows"
+        " describe, and one in twenty may differ by chance.",
     )
     blocks: list[Table | Figure] = [table]
     if comparison.blocks:
@@ -163,7 +166,7 @@ def latencies(story: Story) -> Section:
         for name, table in story.summaries.items():
             spread = table.row(by_predicate=pl.col("metric") == metric.name, named=True)
             on_virtual_clock = story.named[name].info.clock == "virtual"
-            if spread["n"] and not (on_virtual_clock and metric.name == "lag"):
+            if spread["n"] and not (on_virtual_clock and metric.of_client):
                 rows.append({**spread, "metric": metric.label, "run": name})
     columns = (
         Column("metric", "metric"),
@@ -206,9 +209,9 @@ def pictures(story: Story) -> Section:
         values = story.values(metric)
         if values and not (metric == "icl" and story.values("tbt")):
             blocks.append(Figure(figures.ccdf(values, metric), says))
-    blocks.append(
-        Figure(figures.over_time(story.calls, "ttft"), "Every call at the moment it was due.")
-    )
+    if story.values("ttft"):
+        says = "Every call at the moment it was due."
+        blocks.append(Figure(figures.over_time(story.calls, "ttft"), says))
     blocks.append(
         Figure(figures.in_flight(story.calls), "Calls sent and not ended: the load that was there.")
     )

@@ -157,7 +157,9 @@ def test_the_parser_of_this_file_finds_faults() -> None:
 
 def entry_point_groups() -> set[str]:
     sources = (path.read_text() for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-    return {group for text in sources for group in re.findall(r'group="(servescope\.\w+)"', text)}
+    return {
+        group for text in sources for group in re.findall(r'installed\("(servescope\.\w+)"', text)
+    }
 
 
 def test_the_groups_of_entry_points_are_those_that_are_known_here() -> None:

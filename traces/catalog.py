@@ -59,13 +59,22 @@ def load(source: str | Path, *, format: str | None = None) -> Trace:
         return _bundled(text, format)
     path = Path(source).expanduser()
     if path.is_dir() and (path / "run.json").exists():
-        return Run.open(path).trace
+        return _of_run(Run.open(path))
     if not path.exists() and ":" in text and "/" not in text:
         near = difflib.get_close_matches(text, BUNDLED, n=3, cutoff=0.3) or list(BUNDLED)
         raise NotATrace(f"'{text}' is not a trace.", f"Near it: {', '.join(near)}.")
     opened = Source.at(path)
     chosen = formats.named(format) if format else formats.detect(opened)
     return chosen.read(opened)
+
+
+def _of_run(run: Run) -> Trace:
+    if "prefix_blocks" in run.plan.columns and run.plan["prefix_blocks"].list.len().sum():
+        return run.trace.doubting(
+            "A run keeps lengths and times, not the prefixes that its prompts shared;"
+            " replay its experiment.toml for those."
+        )
+    return run.trace
 
 
 def _bundled(name: str, format: str | None) -> Trace:

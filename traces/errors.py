@@ -6,11 +6,13 @@
     │   ├── BadRow              a format recognises the source, a row of it makes no sense
     │   ├── MissingColumns      the table lacks what the question needs
     │   ├── NotARun             the folder is not a run directory
-    │   └── OutputExists        the place to write is taken
+    │   ├── OutputExists        the place to write is taken
+    │   └── OutputFailed        the place to write cannot be written: full, read-only, forbidden
     ├── EndpointError        3  the serving endpoint cannot be used
     └── GateFailed           1  the work was done and did not pass: the run is invalid
 
-A failed call of a replay is none of these: it is a row of the result.
+The engine adds leaves of its own: Refused and OutOfBlocks (what was asked does not fit), Deadlock
+(a policy plans nothing). A failed call of a replay is none of these: it is a row of the result.
 """
 
 
@@ -25,7 +27,8 @@ class ServescopeError(Exception):
         self.mend = mend
 
     def __str__(self) -> str:
-        return f"{self.wrong} {self.mend}"
+        stop = "" if self.wrong.rstrip().endswith((".", "!", "?")) else "."
+        return f"{self.wrong.rstrip()}{stop} {self.mend}"
 
 
 class InputError(ServescopeError):
@@ -50,6 +53,18 @@ class NotARun(InputError):
 
 class OutputExists(InputError):
     """The place to write to is taken; nothing is ever overwritten silently."""
+
+
+class OutputFailed(InputError):
+    """The place to write to cannot be written; what was written before is kept."""
+
+    @classmethod
+    def of(cls, path: object, error: OSError) -> "OutputFailed":
+        """Say what the operating system said of a path."""
+        return cls(
+            f"{path} cannot be written: {error.strerror or error}.",
+            "Choose a folder with room and the right to write; what was written before is kept.",
+        )
 
 
 class EndpointError(ServescopeError):

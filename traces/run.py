@@ -22,8 +22,8 @@ import msgspec
 import polars as pl
 import tomli_w
 
-from servescope.traces.errors import NotARun, OutputExists
-from servescope.traces.schema import SCHEMA
+from servescope.traces.errors import NotARun, OutputExists, OutputFailed
+from servescope.traces.schema import NOT_SENT, SCHEMA
 from servescope.traces.trace import Provenance, Trace
 
 Validity = Literal["unfinished", "valid", "suspect", "invalid"]
@@ -46,6 +46,8 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     interrupted: bool = False
     duration_s: float | None = None
     plan_sha256: str | None = None
+    trace: dict[str, Any] = {}
+    asked: dict[str, Any] = {}
     planned_calls: int = 0
     model: str | None = None
     endpoint: str | None = None
@@ -67,18 +69,26 @@ class Run:
     def create(
         cls, path: Path, experiment: dict[str, Any], plan: pl.DataFrame, info: RunInfo
     ) -> Run:
-        """Make a new run directory; raises OutputExists if there is anything at `path`."""
+        """Make a new run directory.
+
+        Raises OutputExists if there is anything at `path`, OutputFailed if it cannot be written.
+        """
         refuse_taken(path)
-        path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
-        run._write("experiment.toml", tomli_w.dumps(experiment).encode())
-        plan.write_parquet(path / "plan.parquet")
-        run.write_info(info)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run._write("experiment.toml", tomli_w.dumps(experiment).encode())
+            plan.write_parquet(path / "plan.parquet")
+            run.write_info(info)
+        except OSError as error:
+            raise OutputFailed.of(path, error) from None
         return run
 
     @classmethod
     def open(cls, path: Path) -> Run:
         """Open a run directory; raises NotARun if `path` is none."""
+        if not path.exists():
+            raise NotARun(f"{path} does not exist.", "Check the path.")
         if not (path / "run.json").is_file():
             raise NotARun(
                 f"{path} is not a run directory: it holds no run.json.",
@@ -131,8 +141,19 @@ class Run:
         self.write_info(info)
 
     def _replay_journal(self) -> pl.DataFrame:
+        """Return what ended, and the rest of every program that had begun as calls not sent."""
         lines = self.journal.read_bytes().splitlines() if self.journal.exists() else []
-        return frame_of_rows(_decoded(lines)).sort("due_s", "call_id", nulls_last=True)
+        ended = frame_of_rows(_decoded(lines))
+        rest = self.plan.join(ended, on="program_id", how="semi").join(
+            ended, on="call_id", how="anti"
+        )
+        not_sent = rest.select(
+            *PLANNED,
+            status=pl.lit(NOT_SENT),
+            error=pl.lit("not sent: the run stopped before it was due"),
+        )
+        table = pl.concat([ended, not_sent], how="diagonal_relaxed")
+        return table.sort("due_s", "call_id", nulls_last=True)
 
     def _read(self, name: str, mend: str) -> pl.DataFrame:
         try:
@@ -156,6 +177,8 @@ def refuse_taken(path: Path) -> None:
         )
 
 
+# What a plan and a run both hold of a call.
+PLANNED = ("call_id", "program_id", "turn", "parents", "delay_s", "input_tokens")
 RUN_COLUMNS = tuple(
     name
     for name in SCHEMA

@@ -11,10 +11,17 @@ import polars as pl
 
 from servescope.traces.errors import BadRow, MissingColumns
 
+# Statuses. A source that only knows of a failure says FAILED; a replay also says http_503 and such.
 OK: Final = "ok"
-TIMEOUT: Final = "timeout"
-CANCELLED: Final = "cancelled"
 FAILED: Final = "error"
+UNKNOWN: Final = "unknown"
+TIMEOUT: Final = "timeout"
+CONNECTION: Final = "connection"
+TRUNCATED: Final = "truncated"  # the stream ended without saying so
+MALFORMED: Final = "malformed"
+SERVER: Final = "server"  # an error inside a stream of status 200
+CANCELLED: Final = "cancelled"  # stopped by the user while in flight
+NOT_SENT: Final = "not_sent"  # what it waits for failed, or the run stopped before it was due
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +147,11 @@ def require(names: list[str], *needed: str) -> None:
 
 
 def check(frame: pl.DataFrame) -> None:
-    """Raise BadRow for negative tokens or pauses, endless arrivals, and call ids that repeat."""
+    """Raise BadRow for negative or endless numbers, and call ids that are missing or repeat."""
     for name in ("input_tokens", "output_tokens", "delay_s"):
         if name not in frame.columns:
             continue
-        bad = frame.filter(pl.col(name) < 0)
+        bad = frame.filter((pl.col(name) < 0) | ~pl.col(name).is_finite())
         if bad.height:
             raise BadRow(
                 f"Call {bad['call_id'][0]} has {bad[name][0]} {name}.",

@@ -5,7 +5,6 @@ Strangers add theirs by an entry point of the group `servescope.systems`.
 
 from collections.abc import Mapping
 from dataclasses import fields
-from importlib.metadata import entry_points
 
 import msgspec
 
@@ -14,6 +13,7 @@ from servescope.engine.policy import System
 from servescope.engine.systems.sarathi import Sarathi
 from servescope.engine.systems.vllm_v0 import VllmV0
 from servescope.traces.errors import InputError
+from servescope.traces.plugins import installed
 
 SYSTEMS: dict[str, type[System]] = {
     "vllm_v0": VllmV0,
@@ -23,8 +23,7 @@ SYSTEMS: dict[str, type[System]] = {
 
 def installed_systems() -> dict[str, type[System]]:
     """Return every system by name, those of installed plug-ins included."""
-    strangers = {each.name: each.load() for each in entry_points(group="servescope.systems")}
-    return strangers | SYSTEMS
+    return installed("servescope.systems", SYSTEMS)
 
 
 def make_system(name: str, parameters: Mapping[str, str] | None = None) -> System:

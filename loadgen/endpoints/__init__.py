@@ -3,11 +3,10 @@
 Another package adds one by an entry point of the group `servescope.endpoints`, a `Dialect`.
 """
 
-from importlib.metadata import entry_points
-
 from servescope.loadgen.endpoints import openai
 from servescope.loadgen.endpoints.dialect import Dialect, EventSplitter, Piece
 from servescope.traces.errors import InputError
+from servescope.traces.plugins import installed
 
 __all__ = ["BUILT_IN", "Dialect", "EventSplitter", "Piece", "named"]
 
@@ -20,8 +19,7 @@ BUILT_IN = {
 
 def named(name: str) -> Dialect:
     """Return the dialect called `name`; raises InputError if there is none."""
-    strangers = entry_points(group="servescope.endpoints")
-    known: dict[str, Dialect] = {**{each.name: each.load() for each in strangers}, **BUILT_IN}
+    known = installed("servescope.endpoints", BUILT_IN)
     if name not in known:
         raise InputError(f"There is no backend '{name}'.", f"Known: {', '.join(known)}.")
     return known[name]

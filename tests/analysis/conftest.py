@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
 from servescope.traces import Run
-from servescope.traces.run import RunInfo
+from servescope.traces.run import PLANNED, RunInfo, frame_of_rows
 
 Row = dict[str, Any]
 MakeRun = Callable[..., Run]
@@ -26,6 +25,7 @@ def call() -> Callable[..., Row]:
             "status": "ok",
             "arrival_s": due_s,
             "due_s": due_s,
+            "dispatched_s": fields.get("sent_s", due_s),
             "sent_s": due_s,
             "input_tokens": 10,
             "output_tokens": len(chunk_s),
@@ -58,7 +58,9 @@ def a_run(tmp_path: Path) -> MakeRun:
     def make(rows: Iterable[Row], name: str = "a", **fields: Any) -> Run:
         said = {"system": "none", "clock": "virtual", "version": "0", "started": "", "seed": 0}
         info = RunInfo(**{"name": name, "plan_sha256": "one plan", **said, **fields})
-        run = Run.create(tmp_path / f"{len(made)}-{name}", {}, pl.DataFrame(), info)
+        rows = list(rows)
+        plan = frame_of_rows(rows).select(PLANNED)
+        run = Run.create(tmp_path / f"{len(made)}-{name}", {}, plan, info)
         run.journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
         run.seal(info)
         made.append(run)

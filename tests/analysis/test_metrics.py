@@ -34,6 +34,7 @@ BY_HAND = {
     "e2e": [0.8],
     "e2e_due": [0.9],
     "jct": [0.9],
+    "connect": [0.0],
     "lag": [0.1],
 }
 
@@ -97,7 +98,8 @@ def test_a_failed_call_has_no_latency_even_if_tokens_came_but_its_lag_counts(
 ) -> None:
     run = a_run([call("x", 0.0, 1.0, 2.0, 3.0, sent_s=0.25, status=status)])
     assert numbers(run, "lag") == [0.25]
-    assert all(numbers(run, name) == [] for name in METRICS if name != "lag")
+    assert numbers(run, "connect") == [0.0]
+    assert all(numbers(run, name) == [] for name, m in METRICS.items() if not m.of_client)
     assert metrics.of_programs(run.trace)["failed"].to_list() == [1]
 
 
@@ -162,7 +164,7 @@ def test_a_summary_has_a_row_a_metric_and_null_where_there_is_no_value(
         table = metrics.summary(a_run(rows).trace)
         assert table["metric"].to_list() == list(METRICS)
         assert table["n"].to_list() == [0] * len(METRICS)
-        assert table.select(~pl.selectors.by_name("metric", "n")).null_count().row(0) == (10,) * 5
+        assert table.select(~pl.selectors.by_name("metric", "n")).null_count().row(0) == (11,) * 5
 
 
 @pytest.mark.parametrize("calls", [1, 2, 10, 99, 100, 101])
@@ -212,7 +214,7 @@ def test_throughput_counts_what_was_asked_and_what_was_served(
 def test_a_call_that_was_never_sent_does_not_stretch_the_span(
     call: Make, failed: Make, a_run: MakeRun
 ) -> None:
-    never = failed("c", 500.0, "cancelled", sent_s=None)
+    never = failed("c", 500.0, "not_sent", sent_s=None)
     interrupted = failed("d", 3.0, "cancelled", end_s=5.0)
     through = metrics.throughput(a_run([call("a", 0.0, 4.0), never, interrupted]).trace)
     assert (through.calls, through.failed, through.span_s) == (3, 2, 5.0)

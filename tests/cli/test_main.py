@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-from servescope.cli import main as door
-
 Cli = Callable[..., Any]
 VERBS = ("demo", "traces", "analyze", "replay", "simulate", "serve", "report", "compare")
 
@@ -114,9 +112,9 @@ def test_a_name_that_is_nearly_right_is_told_what_is_near(cli: Cli) -> None:
         (["--model", "GPT-9"], "Llama"),
         (["--gpu", "H900"], "H100"),
         (["--format", "csv"], "There is no trace format 'csv'. Known: "),
-        (["--time-scale", "0"], "--time-scale cannot be that: Expected float > 0.0. See"),
+        (["--time-scale", "0"], "--time-scale cannot be that: Expected float >= 1e-06. See"),
         (["--duration", "-3"], "--duration cannot be that"),
-        (["--sessions", "some"], "--sessions cannot be that: Invalid enum value"),
+        (["--sessions", "some"], "is not one of 'auto', 'none'"),
         (["--start", "1e9"], "No call of the trace can be sent. Choose another window"),
     ],
 )
@@ -152,7 +150,7 @@ def test_a_port_in_use_is_said_with_its_mend(cli: Cli) -> None:
         taken.listen()
         ended = cli("serve", "--port", taken.getsockname()[1])
     assert ended.code == 2
-    assert "Choose another port" in ended.err
+    assert "Choose another host or port" in ended.err
 
 
 def test_a_folder_that_is_no_run_is_said(cli: Cli, tmp_path: Path) -> None:
@@ -175,15 +173,6 @@ def test_a_fault_of_ours_is_admitted_without_a_traceback(
     assert "--debug" in ended.err
     with pytest.raises(ZeroDivisionError):
         cli("--debug", "analyze", "azure:sample")
-
-
-def test_ctrl_c_before_a_replay_ends_with_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(door, "app", interrupt)
-    ended = cli("demo")
-    assert (ended.code, ended.err) == (130, "Interrupted.\n")
 
 
 def test_ctrl_c_in_the_middle_of_a_demo_keeps_and_reports_what_was_measured(

@@ -169,8 +169,7 @@ def test_an_invalid_run_fails_the_gate(
 ) -> None:
     from servescope.loadgen import simulate as virtual
 
-    honest = virtual.failure_doubts
-    monkeypatch.setattr(virtual, "failure_doubts", lambda calls: [*honest(calls), "planted"])
+    monkeypatch.setattr(virtual, "call_doubts", lambda *_, **__: ["planted"])
     real_seal = Run.seal
 
     def seal_invalid(run: Run, info: object) -> None:

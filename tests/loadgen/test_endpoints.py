@@ -11,6 +11,7 @@ from servescope.loadgen import endpoints
 from servescope.loadgen.endpoints import Dialect, EventSplitter, Piece, openai
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.workload import Call
+from servescope.traces import plugins
 from servescope.traces.errors import InputError
 
 VLLM_ROLE = b'{"id":"chatcmpl-9018","object":"chat.completion.chunk","created":1795350277,"model":"tiny","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":null,"prompt_text":null}'  # noqa: E501
@@ -108,6 +109,6 @@ def test_a_stranger_adds_a_dialect_by_an_entry_point(monkeypatch: pytest.MonkeyP
         def load() -> Dialect:
             return Dialect("/generate_stream", openai.COMPLETIONS.body, openai.read, "TGI")
 
-    monkeypatch.setattr(endpoints, "entry_points", lambda group: [Point])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [Point])
     assert endpoints.named("tgi").path == "/generate_stream"
     assert endpoints.named("openai") is openai.COMPLETIONS

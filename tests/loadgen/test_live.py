@@ -93,7 +93,7 @@ async def test_a_failed_turn_gives_up_its_children_as_rows(faulty: Faulty, tmp_p
     faulty.status = 500
     chain = program("p", 0.0, ("a", (), 0.0), ("b", ("a",), 0.1), ("c", ("b",), 0.1))
     calls = await replayed(faulty, tmp_path / "j", chain)
-    assert calls["status"].to_list() == ["http_500", "cancelled", "cancelled"]
+    assert calls["status"].to_list() == ["http_500", "not_sent", "not_sent"]
     assert len(faulty.bodies) == 1
 
 

@@ -30,9 +30,20 @@ async def test_a_server_that_closes_connections_is_found_out(faulty: Faulty) -> 
     assert "closes every connection" in found.doubts[0]
 
 
-async def test_a_server_without_usage_or_ignore_eos_is_doubted(faulty: Faulty) -> None:
+async def test_a_server_that_reports_no_usage_is_doubted(faulty: Faulty) -> None:
+    async def uncounted(_: web.Request, response: web.StreamResponse) -> None:
+        for data in (TOKEN, TOKEN, TOKEN, LAST, DONE):
+            await response.write(data)
+
+    faulty.script = uncounted
+    found = await probe(EndpointSpec(base_url=faulty.url))
+    assert found.output_tokens is None
+    assert found.doubts == ("The server reports no usage, so chunks are counted as tokens.",)
+
+
+async def test_a_server_that_does_not_honour_ignore_eos_is_doubted(faulty: Faulty) -> None:
     async def short(_: web.Request, response: web.StreamResponse) -> None:
-        for data in (TOKEN, LAST, DONE):
+        for data in (TOKEN, LAST, USAGE % 2, DONE):
             await response.write(data)
 
     faulty.script = short

@@ -6,7 +6,11 @@ from servescope.traces.run import frame_of_rows
 
 
 def calls(
-    lag_s: float = 0.001, status: str = "ok", tokens: int = 10, chunks: int = 10
+    lag_s: float = 0.001,
+    connect_s: float = 0.0,
+    status: str = "ok",
+    tokens: int = 10,
+    chunks: int = 10,
 ) -> pl.DataFrame:
     rows = [
         {
@@ -15,7 +19,8 @@ def calls(
             "turn": 0,
             "status": status,
             "due_s": float(n),
-            "sent_s": n + lag_s,
+            "dispatched_s": n + lag_s,
+            "sent_s": n + lag_s + connect_s,
             "input_tokens": 100,
             "output_tokens": tokens,
             "chunk_s": [float(n)] * chunks,
@@ -84,7 +89,7 @@ def test_an_interrupted_run_says_how_far_it_came() -> None:
 
 def test_lag_is_read_off_the_calls_that_were_sent() -> None:
     table = calls(0.002).with_columns(
-        sent_s=pl.when(pl.col("call_id") == "0").then(None).otherwise(pl.col("sent_s"))
+        dispatched_s=pl.when(pl.col("call_id") != "0").then(pl.col("dispatched_s"))
     )
     health = Health.of(table, 0.1)
     assert health.lag_p99_s == pytest.approx(0.002)

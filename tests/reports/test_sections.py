@@ -7,7 +7,7 @@ from servescope.analysis import metrics, throughput
 from servescope.reports import Story, sections_of, story_of
 from servescope.reports.blocks import Figure, Note, Table
 from servescope.reports.sections import SECTIONS
-from servescope.traces import Run
+from servescope.traces import Run, plugins
 
 
 def tables(story: Story, name: str) -> list[Table]:
@@ -69,7 +69,6 @@ def test_chunk_gaps_are_drawn_only_where_token_gaps_are_not_known(pair: Story) -
 def test_a_stranger_adds_a_section_by_an_entry_point(
     single: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from servescope.reports import report
     from servescope.reports.blocks import Section
 
     class Point:
@@ -79,7 +78,7 @@ def test_a_stranger_adds_a_section_by_an_entry_point(
         def load() -> object:
             return lambda story: Section("mine", "Mine", (Note("plain", story.title),))
 
-    monkeypatch.setattr(report, "entry_points", lambda group: [Point])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [Point])
     assert sections_of(single)[-1].name == "mine"
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from servescope.traces import BUNDLED, Run, RunInfo, load
 from servescope.traces.errors import InputError, NotATrace
+from servescope.traces.run import frame_of_rows
 
 DATA = files("servescope.traces") / "data"
 
@@ -139,7 +140,8 @@ def test_a_folder_is_a_trace_only_if_it_is_a_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a folder and no run directory"):
         load(tmp_path)
     info = RunInfo(name="n", system="s", clock="real", version="0", started="now", seed=1)
-    Run.create(tmp_path, {}, load("azure:sample").collect(), info)
+    plan = frame_of_rows(load("azure:sample").collect().iter_rows(named=True))
+    Run.create(tmp_path, {}, plan, info)
     assert load(str(tmp_path)).provenance.format == "run"
 
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from servescope.traces import Run, RunInfo, load
-from servescope.traces.errors import NotARun, OutputExists
+from servescope.traces.errors import NotARun, OutputExists, OutputFailed
 from servescope.traces.run import RUN_COLUMNS, frame_of_rows
 from servescope.traces.schema import SCHEMA
 
@@ -19,7 +19,18 @@ INFO = RunInfo(
     seed=7,
     planned_calls=3,
 )
-PLAN = pl.DataFrame({"call_id": ["a", "b", "c"], "due_s": [0.0, 1.0, 2.0]})
+PLAN = pl.DataFrame(
+    {
+        "call_id": ["a", "b", "c"],
+        "program_id": ["p", "q", "q"],
+        "turn": [0, 0, 1],
+        "parents": [[], [], ["b"]],
+        "delay_s": [None, None, 3.0],
+        "input_tokens": [5, 6, 7],
+        "due_s": [0.0, 1.0, None],
+    },
+    schema_overrides={"parents": pl.List(pl.String)},
+)
 ROWS = [
     {"call_id": "b", "due_s": 1.0, "arrival_s": 1, "input_tokens": 6, "output_tokens": 0,
      "status": "http_503", "error": "busy"},
@@ -191,3 +202,28 @@ def test_rows_become_the_columns_of_a_run() -> None:
     assert table.columns == list(RUN_COLUMNS)
     assert all(table.schema[name] == SCHEMA[name] for name in RUN_COLUMNS)
     assert table["error"].null_count() == 200
+
+
+def test_the_unsent_rest_of_a_program_that_had_begun_is_in_the_run(tmp_path: Path) -> None:
+    """Half a program is no whole one: without a row for turn 1 its JCT would be turn 0's."""
+    begun: list[dict[str, object]] = [{"call_id": "b", "program_id": "q", "due_s": 1.0}]
+    run = a_run(tmp_path / "killed", begun)
+    for _ in ("killed", "sealed"):
+        calls = run.trace.collect()
+        assert calls["call_id"].to_list() == ["b", "c"]
+        rest = calls.row(1, named=True)
+        assert (rest["status"], rest["due_s"], rest["turn"]) == ("not_sent", None, 1)
+        assert (rest["parents"], rest["delay_s"], rest["input_tokens"]) == (["b"], 3.0, 7)
+        run.seal(INFO)
+
+
+def test_a_program_that_never_began_is_not_in_the_run(tmp_path: Path) -> None:
+    begun: list[dict[str, object]] = [{"call_id": "a", "program_id": "p", "due_s": 0.0}]
+    assert a_run(tmp_path / "r", begun).trace.collect()["call_id"].to_list() == ["a"]
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("")
+    with pytest.raises(OutputFailed, match="cannot be written: Not a directory"):
+        a_run(taken / "run")

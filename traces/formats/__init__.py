@@ -5,11 +5,11 @@ Another package adds one by an entry point of the group `servescope.formats` tha
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 
 from servescope.traces.errors import InputError, NotATrace
 from servescope.traces.formats import azure, burstgpt, canonical, mooncake
 from servescope.traces.formats.source import Source
+from servescope.traces.plugins import installed
 from servescope.traces.trace import Trace
 
 __all__ = ["BUILT_IN", "Format", "Source", "detect", "formats", "named"]
@@ -35,19 +35,9 @@ BUILT_IN = {
 def formats() -> dict[str, Format]:
     """Return every known format by name, built in or from an entry point.
 
-    Strangers are asked first, so that a dialect of a built-in format can be recognised; none can
-    take a built-in name. Raises InputError for an entry point that cannot be loaded.
+    Strangers are asked first, so that a dialect of a built-in format can be recognised.
     """
-    strangers = {}
-    for point in entry_points(group="servescope.formats"):
-        try:
-            strangers[point.name] = point.load()
-        except Exception as error:  # whatever a stranger's module raises
-            raise InputError(
-                f"The trace format '{point.name}' ({point.value}) cannot be loaded: {error}.",
-                "Mend or uninstall the package that brings it.",
-            ) from error
-    return {**strangers, **BUILT_IN}
+    return installed("servescope.formats", BUILT_IN)
 
 
 def named(name: str) -> Format:

@@ -3,7 +3,6 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from servescope.engine import systems as package
 from servescope.engine.engine import Engine
 from servescope.engine.kvcache import BlockPool
 from servescope.engine.policy import Batch, System, View
@@ -11,6 +10,7 @@ from servescope.engine.request import Request
 from servescope.engine.systems import SYSTEMS, installed_systems, make_system
 from servescope.engine.systems.sarathi import Sarathi
 from servescope.engine.systems.vllm_v0 import VllmV0
+from servescope.traces import plugins
 from servescope.traces.errors import InputError
 
 
@@ -79,6 +79,6 @@ def test_an_installed_plug_in_is_a_system_by_its_entry_point(
             return Stranger
 
     points = [Point("stranger", "elsewhere:Stranger", "servescope.systems")]
-    monkeypatch.setattr(package, "entry_points", lambda group: points)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
     assert set(installed_systems()) == {*SYSTEMS, "stranger"}
     assert make_system("stranger") == Stranger()

@@ -30,7 +30,7 @@ def unpacked(name: str) -> bytes:
 def strangers(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
     found = [EntryPoint(name, value, "servescope.formats") for name, value in points.items()]
     monkeypatch.setattr(
-        "servescope.traces.formats.entry_points",
+        "servescope.traces.plugins.entry_points",
         lambda *, group: found if group == "servescope.formats" else [],
     )
 
@@ -199,7 +199,9 @@ def test_a_broken_stranger_is_named_and_leaves_the_built_in_formats_alone(
     monkeypatch: pytest.MonkeyPatch, a_file: Callable[..., Path]
 ) -> None:
     strangers(monkeypatch, broken="there_is_no_such_module:it")
-    with pytest.raises(InputError, match=r"'broken' \(there_is_no_such_module:it\) cannot be"):
+    with pytest.raises(
+        InputError, match=r"'broken' of servescope.formats \(there_is_no_such_module:it\) cannot be"
+    ):
         load(a_file("hello"))
     assert load("azure:sample").provenance.rows_read == 1500
 

@@ -1,0 +1,49 @@
+"""The end of a run: what it measured, its report, and the exit code it deserves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from servescope.cli import console
+from servescope.cli.options import slo as read_slo
+
+if TYPE_CHECKING:
+    from servescope.traces import Run
+
+INTERRUPTED = 130
+
+
+def conclude(run: Run, as_json: bool) -> None:
+    """Show what a run measured, write its report, and end with the exit code it deserves."""
+    from servescope.reports import render, sections_of, story_of, write
+
+    if run.trace.collect().is_empty():
+        console.say(f"Interrupted before any call had ended. Run: {run.path}")
+        raise typer.Exit(INTERRUPTED)
+    story = story_of([run], read_slo(run.info.slo))
+    page = write(story, run.path / "report.html")
+    made = sections_of(story)
+    if as_json:
+        print(render.json(story.title, made).decode())
+    else:
+        console.sections(s for s in made if s.name in ("service", "latencies"))
+    console.doubts(made)
+    console.say(f"Run: {run.path}\nReport: {page}")
+    if run.info.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    refuse_invalid([run])
+
+
+def refuse_invalid(runs: Sequence[Run]) -> None:
+    """Raise GateFailed if the numbers of a run say more of the client than of the server."""
+    from servescope.traces.errors import GateFailed
+
+    for run in runs:
+        if run.info.validity == "invalid":
+            raise GateFailed(
+                f"{run.path} is invalid: its numbers say more of the client than of the server.",
+                "The doubts say how to mend it; what was measured is kept.",
+            )

@@ -1,0 +1,81 @@
+"""What run.json says of a run, before its first call and after its last."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Literal
+
+import msgspec
+import polars as pl
+
+from servescope.loadgen.experiment import Experiment
+from servescope.loadgen.workload import Workload, digest
+from servescope.traces.run import RunInfo
+
+
+def begun(
+    experiment: Experiment,
+    workload: Workload,
+    plan: pl.DataFrame,
+    *,
+    clock: Literal["real", "virtual"],
+    system: str,
+    model: str,
+) -> RunInfo:
+    """Return what is known of a run before its first call."""
+    return RunInfo(
+        name=experiment.name,
+        system=system,
+        model=model,
+        clock=clock,
+        version=version("servescope"),
+        started=_now(),
+        seed=experiment.seed,
+        slo=experiment.slo,
+        plan_sha256=digest(plan, experiment.seed, workload.block_tokens),
+        planned_calls=plan.height,
+        trace=msgspec.to_builtins(workload.provenance),
+        asked=_asked(experiment),
+        host=_host(),
+        workload={
+            "programs": len(workload.programs),
+            "multi_turn_programs": sum(len(p.calls) > 1 for p in workload.programs),
+            "left_out": workload.left_out,
+        },
+        doubts=workload.doubts,
+    )
+
+
+def ended(info: RunInfo, calls: pl.DataFrame) -> RunInfo:
+    """Return the info with when the run ended and how long its calls took."""
+    return msgspec.structs.replace(info, ended=_now(), duration_s=calls["end_s"].max())
+
+
+def _asked(experiment: Experiment) -> dict[str, Any]:
+    """Return what shapes a request beside the plan."""
+    endpoint = experiment.endpoint
+    if endpoint is None:
+        return {}
+    return {
+        "backend": endpoint.backend,
+        "path": endpoint.path,
+        "ignore_eos": endpoint.ignore_eos,
+        "extra_body": endpoint.extra_body,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _host() -> dict[str, Any]:
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "load_1m": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
