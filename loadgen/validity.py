@@ -26,7 +26,8 @@ class Health:
 
     `lag` is from due to dispatched; its tail is p99, and in short runs what two calls exceed.
     `connect` is from there to a connection that can be written to, `stall_max_s` the longest time
-    that the client's loop stood still, `cpu_share` its share of one core. `uncounted` answers came without usage, so that their chunks were counted as tokens.
+    that the client's loop stood still, `cpu_share` its share of one core. `uncounted` answers came
+    without usage, so that their chunks were counted as tokens.
     """
 
     lag_p50_s: float | None

@@ -272,3 +272,57 @@ def test_the_price_names_one_statistic_a_metric_and_its_factor_for_the_winner() 
         "a served it better: its mean JCT is 0.50 of b's (0.40 to 0.67, 95 %)."
         " The price: TTFT p50 x 3.00."
     )
+
+
+def test_a_difference_that_matters_to_nobody_is_no_finding(rows: Any, a_run: MakeRun) -> None:
+    """Two replays of one server once differed by a surely measured thousandth, and one won."""
+    found = compare(a_run(rows(), "a"), a_run(rows(1.002), "b"))
+    row = named(found, "e2e", "p50")
+    assert row.ratio is not None
+    assert row.ratio.excludes(1.0)
+    assert row.verdict == "indistinguishable"
+    assert "cannot be told apart" in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"asked": {"backend": "openai-chat"}}, r"asked differently \(backend\)"),
+        ({"model": "other"}, "two models are compared"),
+        ({"clock": "real"}, "ran in virtual time and b in real time"),
+    ],
+)
+def test_runs_that_were_not_asked_alike_are_doubted(
+    rows: Any, a_run: MakeRun, fields: dict[str, Any], says: str
+) -> None:
+    alike = {"asked": {"backend": "openai"}, "model": "m"}
+    found = compare(a_run(rows(), "a", **alike), a_run(rows(), "b", **{**alike, **fields}))
+    assert any(re.search(says, doubt) for doubt in found.doubts)
+
+
+def test_a_cache_that_was_warm_in_one_run_is_doubted(rows: Any, a_run: MakeRun) -> None:
+    warm = [row | {"cached_tokens": 9} for row in rows()]
+    found = compare(a_run(rows(), "cold"), a_run(warm, "warm"))
+    assert any("cold took 0% of the prompts from its cache and warm 90%" in d for d in found.doubts)
+
+
+def test_an_invalid_run_gives_no_verdict(rows: Any, a_run: MakeRun) -> None:
+    found = compare(a_run(rows(), "a", validity="invalid"), a_run(rows(0.5), "b"))
+    assert found.verdict.startswith("No verdict: a is invalid. What the numbers say: b served")
+
+
+@pytest.mark.parametrize("status", ["cancelled", "not_sent"])
+def test_what_the_user_stopped_is_no_failure_of_the_server(
+    rows: Any, a_run: MakeRun, status: str
+) -> None:
+    """The last ten programs of B were in flight, or had a turn to come, when it was stopped."""
+    stopped = [
+        row
+        if int(row["program_id"][1:]) < 70 or row["turn"] == 0
+        else row | {"status": status, "due_s": None if status == "not_sent" else row["due_s"]}
+        for row in rows()
+    ]
+    found = compare(a_run(rows(), "a"), a_run(stopped, "b"), SLO.parse("ttft<400ms"))
+    assert found.pairs == 140
+    assert found.slo is not None
+    assert found.slo.a == found.slo.b

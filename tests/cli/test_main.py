@@ -202,3 +202,61 @@ def test_ctrl_c_in_the_middle_of_a_demo_keeps_and_reports_what_was_measured(
     assert "TTFT" in said
     assert len(servers) == 2
     assert not any(Path("/proc", server).exists() for server in servers)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_servers_of_the_demo_end_with_it_however_it_ends(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """They have a session of their own, so nobody else would end them."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "servescope.cli", "demo", "--out", tmp_path / "demo"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    run = tmp_path / "demo" / "vllm_v0" / "run.json"
+    assert until(run.exists)
+    servers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(servers) == 2
+    process.send_signal(number)
+    process.wait(10)
+    assert until(lambda: not any(alive(server) for server in servers))
+
+
+def until(holds: Callable[[], bool], seconds: float = 30) -> bool:
+    """Wait for something to hold, as long as a slow machine may take."""
+    for _ in range(int(seconds * 10)):
+        if holds():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def alive(pid: str) -> bool:
+    """Whether a process runs: not gone, and no zombie that nobody has waited for."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_ctrl_c_in_a_simulation_keeps_what_was_simulated(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ("simulate", "mooncake:sample", "--time-scale", "0.00001", "--out", str(out))
+    code = (
+        "import signal, sys\n"
+        "from servescope.engine import Engine\n"
+        "finish, steps = Engine.finish, []\n"
+        "def interrupt_once(engine, step):\n"
+        "    steps.append(1)\n"
+        "    if len(steps) == 4000: signal.raise_signal(signal.SIGINT)\n"
+        "    return finish(engine, step)\n"
+        "Engine.finish = interrupt_once\n"
+        f"sys.argv = ['servescope', *{arguments!r}]\n"
+        "from servescope.cli.main import main\n"
+        "main()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 130, ran.stderr
+    assert "was interrupted" in ran.stderr
+    assert (out / "report.html").exists()

@@ -194,3 +194,44 @@ def test_a_pipe_that_closes_early_is_no_fault(cli: Cli, monkeypatch: pytest.Monk
     monkeypatch.setattr(door, "app", hang_up)
     monkeypatch.setattr("sys.stderr.close", lambda: None, raising=False)
     assert cli("traces", "list").code == 0
+
+
+def test_a_page_is_not_written_over_by_its_own_numbers(
+    cli: Cli, demo: Path, tmp_path: Path
+) -> None:
+    ended = cli("report", demo / "sarathi", "-o", tmp_path / "page.json")
+    assert ended.code == 2
+    assert "End it in .html" in ended.err
+
+
+def test_a_name_cannot_lead_out_of_the_folder_of_runs(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("../../escape", "a/b/../../../c", "x" * 300):
+        assert cli("simulate", "azure:sample", "--num-prompts", 5, "--name", name).code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+    assert cli("simulate", "azure:sample", "--name", "bell\a").code == 2
+
+
+def test_a_place_that_cannot_be_written_is_the_users_input(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ended = cli("simulate", "azure:sample", "--num-prompts", 5, "--out", tmp_path / "file" / "x")
+    assert ended.code == 2
+    assert "cannot be written: Not a directory" in ended.err
+
+
+def test_an_invalid_run_fails_a_comparison_after_it_is_shown(
+    cli: Cli, demo: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    import msgspec
+
+    bad = Run.open(Path(shutil.copytree(demo / "sarathi", tmp_path / "bad")))
+    bad.write_info(msgspec.structs.replace(bad.info, validity="invalid"))
+    ended = cli("compare", demo / "vllm_v0", bad.path)
+    assert ended.code == 1
+    assert "Verdict: No verdict: sarathi is invalid." in ended.out
+    assert "is invalid: its numbers say more of the client" in ended.err

@@ -112,3 +112,22 @@ async def test_an_abort_finds_a_request_wherever_it_is() -> None:
 async def test_what_can_never_be_served_is_refused_at_once() -> None:
     with pytest.raises(Refused):
         Realtime(small_engine()).submit(Request("long", 10_000, 1, 0.0))
+
+
+async def test_a_client_that_leaves_before_the_engine_wakes_does_not_end_it() -> None:
+    """A storm of disconnects once killed the server: submitted and aborted in one tick."""
+    realtime = Realtime(small_engine())
+    task = asyncio.create_task(realtime.run())
+    await asyncio.sleep(0)
+    for n in range(3):
+        realtime.submit(Request(f"gone {n}", 10, 2, realtime.now()))
+        realtime.abort(f"gone {n}")
+        await asyncio.sleep(0.01)
+    stays = Request("stays", 10, 2, realtime.now())
+    stream = realtime.submit(stays)
+    while not stays.done:
+        await asyncio.wait_for(stream.take(), 10)
+    assert not task.done()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -57,8 +57,7 @@ async def test_a_planted_pause_is_measured_where_it_was_planted(faulty: Faulty) 
     gaps = [b - a for a, b in zip([record.sent_s, *record.chunk_s], record.chunk_s, strict=False)]
     assert gaps[0] >= 0.2
     assert gaps[2] >= 0.3
-    assert gaps[1] < 0.2
-    assert gaps[3] < 0.2
+    assert sorted(range(4), key=gaps.__getitem__)[2:] in ([0, 2], [2, 0])  # the two longest
 
 
 async def test_without_usage_the_chunks_are_counted(faulty: Faulty) -> None:
@@ -198,3 +197,68 @@ def test_a_url_with_a_password_is_refused_without_repeating_it() -> None:
 
 def test_a_base_url_may_end_in_v1() -> None:
     assert Client(EndpointSpec(base_url="http://h:1/v1/")).url == "http://h:1/v1/completions"
+
+
+async def test_a_key_that_the_server_repeats_is_struck_out(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some gateways echo the headers they refuse."""
+    monkeypatch.setenv("MY_KEY", "sk-secret\n")
+    faulty.status, faulty.says = 401, "bad header: Bearer sk-secret"
+    (record,) = await sent(faulty, api_key_env="MY_KEY")
+    assert record.error == "bad header: Bearer ***"
+    faulty.status, faulty.script = 200, script(b'data: {"error":"key sk-secret expired"}\n\n')
+    (record,) = await sent(faulty, api_key_env="MY_KEY")
+    assert (record.status, record.error) == ("server", "key *** expired")
+
+
+async def test_a_redirect_is_not_followed(faulty: Faulty) -> None:
+    """Its time would be in TTFT, and its target is not the endpoint that was named."""
+    faulty.status = 307
+    (record,) = await sent(faulty)
+    assert record.status == "http_307"
+    assert len(faulty.bodies) == 1
+
+
+async def test_bytes_that_are_no_text_are_malformed(faulty: Faulty) -> None:
+    faulty.script = script(TOKEN, b'data: {"choices":[{"text":"\xff\xfe"}]}\n\n', DONE)
+    assert (await sent(faulty))[0].status == "malformed"
+
+
+async def test_a_count_that_no_table_can_hold_is_malformed(faulty: Faulty) -> None:
+    absurd = b'data: {"choices":[],"usage":{"completion_tokens":%d}}\n\n' % 2**70
+    faulty.script = script(TOKEN, absurd, DONE)
+    assert (await sent(faulty))[0].status == "malformed"
+
+
+async def test_answers_without_usage_are_counted_as_such(faulty: Faulty) -> None:
+    faulty.script = script(TOKEN, LAST, DONE)
+    async with Client(EndpointSpec(base_url=faulty.url)) as client:
+        call = Call("c", "p", 0, 16, 4, prompt_stream="s")
+        for _ in range(2):
+            record = Record.of(Due(call, 0.0, 0.0), "unknown")
+            await client.send(record, client.body(call, Prompts(0), "tiny"), time.monotonic)
+    assert client.uncounted == 2
+
+
+@pytest.mark.parametrize("name", ["api_key", "API-Key", "password", "secret", "access_token"])
+def test_an_extra_field_that_looks_like_a_secret_is_refused(name: str) -> None:
+    """Extra fields are written into experiment.toml and shown in the report."""
+    with pytest.raises(InputError, match="looks like a secret") as caught:
+        Client(EndpointSpec(base_url="http://h:1", extra_body={"auth": {name: "sk-1"}}))
+    assert "sk-1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "stop_token_ids", "skip_special_tokens", "top_k"])
+def test_ordinary_extra_fields_are_no_secrets(name: str) -> None:
+    Client(EndpointSpec(base_url="http://h:1", extra_body={name: 1}))
+
+
+def test_a_null_in_the_extra_fields_is_refused_wherever_it_hides() -> None:
+    with pytest.raises(InputError, match=r"'a\.b' is null"):
+        Client(EndpointSpec(base_url="http://h:1", extra_body={"a": [{"b": None}]}))
+
+
+def test_a_path_begins_with_a_slash() -> None:
+    with pytest.raises(InputError, match="Write it like /v1"):
+        Client(EndpointSpec(base_url="http://h:1", path="v1/completions"))

@@ -1,7 +1,7 @@
 """Pacing in real time, against a server whose faults are planted. Nothing here asserts a speed."""
 
 import asyncio
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import msgspec
@@ -14,9 +14,10 @@ from servescope.loadgen.client import Client
 from servescope.loadgen.experiment import EndpointSpec
 from servescope.loadgen.live import LiveReplay
 from servescope.loadgen.prompts import Prompts
-from servescope.loadgen.records import Journal
+from servescope.loadgen.records import Journal, Record
 from servescope.loadgen.replay import Replay
 from servescope.loadgen.workload import Call, Program, Workload
+from servescope.traces.errors import OutputFailed
 from servescope.traces.run import frame_of_rows
 
 
@@ -32,17 +33,11 @@ def single(name: str, start_s: float) -> Program:
     return program(name, start_s, (name, (), 0.0))
 
 
-async def replayed(
-    server: Faulty,
-    path: Path,
-    *programs: Program,
-    meanwhile: Callable[[LiveReplay], None] | None = None,
-) -> pl.DataFrame:
+async def replayed(server: Faulty, path: Path, *programs: Program) -> pl.DataFrame:
     async with Client(EndpointSpec(base_url=server.url)) as client:
         with Journal(path) as journal:
             live = LiveReplay(Replay(Workload(programs)), client, Prompts(0), "tiny", journal)
-            if meanwhile:
-                asyncio.get_running_loop().call_later(0.6, meanwhile, live)
+            server.stop = live.stop
             await live.run()
     rows = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
     return frame_of_rows(rows).sort("due_s", "call_id")
@@ -103,13 +98,14 @@ async def test_stopping_keeps_what_ended_and_records_what_was_in_flight(
     async def slow_after_the_first(_: web.Request, response: web.StreamResponse) -> None:
         if len(faulty.bodies) > 1:
             await response.write(TOKEN)
+            faulty.stop()
             await asyncio.sleep(30)
         for data in (TOKEN, LAST, DONE):
             await response.write(data)
 
     faulty.script = slow_after_the_first
     programs = (single("a", 0.0), single("b", 0.1), single("never", 60.0))
-    calls = await replayed(faulty, tmp_path / "j", *programs, meanwhile=lambda live: live.stop())
+    calls = await replayed(faulty, tmp_path / "j", *programs)
     assert dict(calls.select("call_id", "status").iter_rows()) == {"a": "ok", "b": "cancelled"}
     assert calls["error"].to_list() == [None, "interrupted"]
 
@@ -141,3 +137,47 @@ async def test_bodies_that_were_not_prepared_are_made_on_the_way(
         sent.append(sorted(faulty.bodies))
     assert sent[0] == sent[1]
     assert len(set(sent[0])) == 4
+
+
+class Full:
+    """A journal on a full disk."""
+
+    def append(self, record: Record) -> None:
+        raise OutputFailed("calls.jsonl cannot be written: No space left on device.", "Make room.")
+
+
+async def test_a_full_disk_ends_the_replay_instead_of_hanging_it(faulty: Faulty) -> None:
+    work = Workload((single("a", 0.0), single("b", 600.0)))
+    async with Client(EndpointSpec(base_url=faulty.url)) as client:
+        live = LiveReplay(Replay(work), client, Prompts(0), "tiny", Full())  # type: ignore[arg-type]
+        with pytest.raises(OutputFailed, match="No space left"):
+            await asyncio.wait_for(live.run(), 30)
+
+
+async def test_a_display_that_fails_does_not_end_the_measurement(
+    faulty: Faulty, tmp_path: Path
+) -> None:
+    def broken(_: object) -> None:
+        raise BrokenPipeError
+
+    async with Client(EndpointSpec(base_url=faulty.url)) as client:
+        with Journal(tmp_path / "j") as journal:
+            work = Workload((single("a", 0.0), single("b", 0.3)))
+            live = LiveReplay(Replay(work), client, Prompts(0), "tiny", journal)
+            await live.run(broken)
+    assert live.tally.done == 2
+
+
+async def test_a_client_that_stands_still_knows_it(faulty: Faulty, tmp_path: Path) -> None:
+    async def stand_still(_: web.Request, response: web.StreamResponse) -> None:
+        await response.write(TOKEN)
+        time.sleep(0.4)
+        await response.write(LAST + DONE)
+
+    faulty.script = stand_still
+    async with Client(EndpointSpec(base_url=faulty.url)) as client:
+        with Journal(tmp_path / "j") as journal:
+            work = Workload((single("a", 0.0),))
+            live = LiveReplay(Replay(work), client, Prompts(0), "tiny", journal)
+            await live.run()
+    assert max(live.heartbeat.late_s) >= 0.3

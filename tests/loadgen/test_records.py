@@ -5,6 +5,7 @@ import pytest
 from servescope.loadgen.records import Journal, Record
 from servescope.loadgen.replay import Due
 from servescope.loadgen.workload import Call
+from servescope.traces.errors import OutputFailed
 from servescope.traces.run import frame_of_rows
 
 
@@ -55,3 +56,19 @@ def test_a_call_that_is_given_up_is_due_its_delay_after_the_failure() -> None:
 def test_appending_to_a_closed_journal_is_a_mistake() -> None:
     with pytest.raises(AssertionError):
         Journal(Path("nowhere")).append(record())
+
+
+def test_a_disk_that_takes_half_a_line_is_an_error(tmp_path: Path) -> None:
+    """A torn line in the middle would join the next one: two calls lost, or the whole run."""
+
+    class HalfFull:
+        def write(self, line: bytes) -> int:
+            return len(line) // 2
+
+        def close(self) -> None:
+            pass
+
+    journal = Journal(tmp_path / "calls.jsonl")
+    journal._file = HalfFull()  # type: ignore[assignment]
+    with pytest.raises(OutputFailed, match="No space left on device"):
+        journal.append(record())

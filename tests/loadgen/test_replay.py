@@ -130,3 +130,22 @@ def test_the_end_of_a_replayed_chain_is_the_sum_of_services_and_delays() -> None
         now += 1.25
         replay.ended(name, now, ok=True)
     assert now == pytest.approx(3 * 1.25 + 2.0 + 0.5)
+
+
+def test_a_chain_of_thousands_is_given_up_without_recursion() -> None:
+    chain = [call("0"), *(call(str(n), str(n - 1)) for n in range(1, 5000))]
+    replay = replay_of(*chain)
+    replay.take(0.0)
+    assert len(replay.ended("0", 1.0, ok=False)) == 4999
+    assert replay.done
+
+
+def test_roots_and_followers_are_taken_in_the_order_of_their_due_times() -> None:
+    first = Program("p", 0.0, (call("a"), call("b", "a", delay_s=2.0)))
+    late = Program("q", 5.0, (Call("c", "q", 0, 1, 1),))
+    replay = Replay(Workload((first, late)))
+    replay.take(0.0)
+    replay.ended("a", 1.0, ok=True)
+    assert replay.next_due_s() == 3.0
+    assert [c.id for c in replay.upcoming(5)] == ["b", "c"]
+    assert names(replay.take(9.0)) == ["b", "c"]

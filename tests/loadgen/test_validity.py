@@ -94,3 +94,49 @@ def test_lag_is_read_off_the_calls_that_were_sent() -> None:
     health = Health.of(table, 0.1)
     assert health.lag_p99_s == pytest.approx(0.002)
     assert Health.of(table.clear(), 0.1).lag_p99_s is None
+
+
+def test_a_slow_connection_is_said_and_not_called_lateness() -> None:
+    validity, doubts = judged(calls(connect_s=0.15))
+    assert validity == "valid"
+    assert "Opening a connection took 150 ms at p99" in doubts
+
+
+def test_one_hiccup_in_a_short_run_does_not_condemn_it() -> None:
+    late = pl.when(pl.col("call_id") == "3").then(pl.col("due_s") + 0.5)
+    table = (
+        calls()
+        .head(50)
+        .with_columns(
+            dispatched_s=late.otherwise(pl.col("dispatched_s")),
+            sent_s=late.otherwise(pl.col("sent_s")),
+        )
+    )
+    assert judged(table)[0] == "valid"
+
+
+def test_a_client_that_stood_still_is_suspect() -> None:
+    table = calls()
+    health = Health.of(table, 0.1, late_s=[0.001, 0.4])
+    validity, doubts = judge(table, PLAN, health, interrupted=False)
+    assert validity == "suspect"
+    assert "stood still for up to 400 ms" in doubts[0]
+
+
+def test_answers_without_usage_are_said_and_their_tokens_not_held_against_the_plan() -> None:
+    table = calls(tokens=7, chunks=7)
+    health = Health.of(table, 0.1, uncounted=200)
+    validity, doubts = judge(table, PLAN, health, interrupted=False)
+    assert validity == "valid"
+    assert doubts == ("200 answers came without usage: their chunks are counted as tokens.",)
+
+
+def test_an_answer_in_one_piece_is_said() -> None:
+    _, doubts = judged(calls(chunks=1))
+    assert "200 answers of several tokens came in one piece" in doubts
+
+
+def test_a_run_that_served_nothing_is_invalid() -> None:
+    validity, doubts = judged(calls(status="connection"))
+    assert validity == "invalid"
+    assert "No call was served" in doubts

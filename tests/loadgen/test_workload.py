@@ -3,7 +3,7 @@ import pytest
 
 from servescope.loadgen.workload import Workload, digest
 from servescope.traces import Provenance, Trace, infer_sessions, load
-from servescope.traces.errors import InputError
+from servescope.traces.errors import BadRow, InputError
 
 
 def trace_of(**columns: list[object]) -> Trace:
@@ -100,3 +100,41 @@ def test_a_plan_knows_when_roots_are_due_and_leaves_the_rest_open() -> None:
     roots = plan.filter(pl.col("parents").list.len() == 0)
     assert roots["due_s"].null_count() == 0
     assert plan.filter(pl.col("parents").list.len() > 0)["due_s"].is_null().all()
+
+
+def test_calls_that_wait_for_each_other_are_refused() -> None:
+    """None of them would ever be due: a replay would wait for ever."""
+    trace = trace_of(
+        call_id=["a", "b"],
+        program_id=["p", "p"],
+        parents=[["b"], ["a"]],
+        delay_s=[0.0, 0.0],
+        arrival_s=[0.0, 1.0],
+        input_tokens=[5, 5],
+        output_tokens=[5, 5],
+    )
+    with pytest.raises(BadRow, match=r"wait for each other: .*\. Mend their parents"):
+        Workload.of(trace)
+
+
+def test_a_link_to_another_program_is_dropped_and_said() -> None:
+    trace = trace_of(
+        call_id=["a", "b"],
+        program_id=["p", "q"],
+        parents=[[], ["a"]],
+        delay_s=[None, 1.0],
+        arrival_s=[0.0, 1.0],
+        input_tokens=[5, 5],
+        output_tokens=[5, 5],
+    )
+    workload = Workload.of(trace)
+    assert [c.parents for c in workload.calls()] == [(), ()]
+    assert workload.doubts == ("1 calls wait for a call of another program; they do not here.",)
+
+
+def test_a_pause_without_end_is_refused() -> None:
+    trace = trace_of(
+        parents=[[]], delay_s=[float("nan")], arrival_s=[0.0], input_tokens=[5], output_tokens=[5]
+    )
+    with pytest.raises(BadRow):
+        Workload.of(trace)

@@ -24,14 +24,17 @@ class Faulty:
     headers: list[dict[str, str]] = field(default_factory=list)
     connections: set[object] = field(default_factory=set)
     script: Script | None = None
+    stop: Callable[[], None] = lambda: None
     status: int = 200
+    says: str = "no room"
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append(await request.read())
         self.headers.append(dict(request.headers))
         self.connections.add(request.transport)
         if self.status != 200:
-            return web.Response(status=self.status, text="no room")
+            away = {"Location": "/v1/models"} if 300 <= self.status < 400 else {}
+            return web.Response(status=self.status, text=self.says, headers=away)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         if self.script:
