@@ -56,9 +56,6 @@ def main() -> None:
     """Run the command line; every error ends in one clear sentence, its mend, and an exit code."""
     try:
         app()
-    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
-        sys.stderr.close()
-        sys.exit(0)
     except Exception as error:
         if _debug:
             raise

@@ -10,8 +10,8 @@ from servescope.engine.request import Request
 class View(NamedTuple):
     """The engine as a policy sees it at the start of a step; to be read, never changed.
 
-    Waiting requests stand in the order of the queue, running ones in the order in which they
-    were admitted: first those that decode, then those whose prompt is not finished.
+    Waiting requests stand in the order of the queue, unfinished prompts in the order in which they
+    were admitted, decoding requests in the order in which their prompts were finished.
     """
 
     waiting: Sequence[Request]

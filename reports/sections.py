@@ -276,7 +276,7 @@ def provenance(story: Story) -> Section:
         Column("version", "servescope"),
         Column("plan", "plan"),
     )
-    says = "Runs with the same plan were sent the same bytes at the same planned times."
+    says = "Runs with the same plan have the same prompts, pauses and planned times."
     return Section("provenance", "Provenance", (Table(columns, rows, says),))
 
 

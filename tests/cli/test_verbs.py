@@ -185,17 +185,6 @@ def test_an_invalid_run_fails_the_gate(
     assert (tmp_path / "run" / "report.html").exists()
 
 
-def test_a_pipe_that_closes_early_is_no_fault(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from servescope.cli import main as door
-
-    def hang_up() -> None:
-        raise BrokenPipeError
-
-    monkeypatch.setattr(door, "app", hang_up)
-    monkeypatch.setattr("sys.stderr.close", lambda: None, raising=False)
-    assert cli("traces", "list").code == 0
-
-
 def test_a_page_is_not_written_over_by_its_own_numbers(
     cli: Cli, demo: Path, tmp_path: Path
 ) -> None:
