@@ -133,11 +133,13 @@ METRICS: dict[str, Metric] = {
 
 def of_calls(run: Trace) -> pl.DataFrame:
     """Return one row a call: the run's columns and every per-call metric, null for failed calls."""
-    return _calls(run).with_columns(
-        pl.when(pl.lit(True) if metric.of_client else _ANSWERED).then(metric.expr).alias(name)
-        for name, metric in METRICS.items()
-        if metric.per == "call"
-    )
+    per_call = (metric for metric in METRICS.values() if metric.per == "call")
+    return _calls(run).with_columns(_of_call(metric) for metric in per_call)
+
+
+def _of_call(metric: Metric) -> pl.Expr:
+    counts = pl.lit(True) if metric.of_client else _ANSWERED
+    return pl.when(counts).then(metric.expr).alias(metric.name)
 
 
 def of_programs(run: Trace) -> pl.DataFrame:
@@ -177,7 +179,7 @@ def values(run: Trace, name: str) -> pl.DataFrame:
     run.require(*metric.needs)
     match metric.per:
         case "call":
-            table = of_calls(run)
+            table = _calls(run).select("program_id", _of_call(metric))
         case "program":
             table = of_programs(run)
         case "gap":

@@ -97,9 +97,11 @@ def test_the_real_clock_and_the_virtual_clock_tell_the_same_story(
     both = a.join(b, on="call_id", suffix="_virtual")
     assert (both["output_tokens"] == both["output_tokens_virtual"]).all()
     assert (both["input_tokens"] == both["input_tokens_virtual"]).all()
+    # Deadlines are absolute, so the real engine is never early; how late is the host's affair, and
+    # what it adds must not drown what the engine does.
     for name in ("ttft", "e2e"):
-        medians = [metrics.values(r.trace, name)["value"].median() for r in (live, virtual)]
-        assert medians[0] == pytest.approx(medians[1], rel=0.25, abs=0.02)
+        real, exact = (metrics.values(r.trace, name)["value"].median() for r in (live, virtual))
+        assert 0.9 * exact < real < 2 * exact + 0.5  # type: ignore[operator]
 
 
 def test_a_live_run_keeps_the_traces_arrivals(engine_url: str, tmp_path: Path) -> None:
