@@ -16,11 +16,12 @@ from servescope.loadgen.replay import Due, Replay
 from servescope.loadgen.workload import Call
 from servescope.traces.schema import OK, UNKNOWN
 
-# Bodies are made before the start up to this many bytes, and later ones a few calls ahead.
+# Bodies are made before the start up to this many bytes, and later ones a few calls ahead, when
+# nothing is due for at least QUIET_S.
 PREPARED_BYTES = 256 << 20
 AHEAD = 16
-LEAD_S = 0.25
 QUIET_S = 0.01
+LEAD_S = 0.25  # from now to the replay's second 0, so that the first call is not late
 PROGRESS_S = 0.2
 
 
@@ -39,11 +40,6 @@ class Tally:
     def in_flight(self) -> int:
         """Calls that were sent and have not ended."""
         return self.sent - self.done
-
-    @property
-    def finished(self) -> bool:
-        """Whether no call is left."""
-        return self.done >= self.planned
 
 
 Progress = Callable[[Tally], None]
