@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from servescope.traces.schema import OK
+from servescope.traces.quality import inspect
 from servescope.traces.trace import Trace
 
 
@@ -62,40 +62,31 @@ def describe(trace: Trace) -> Description:
     they would measure the source's clock, not its users.
     """
     calls = trace.collect()
-    doubts = list(trace.provenance.doubts)
-    arrivals = (
-        calls["arrival_s"].drop_nulls().sort()
-        if "arrival_s" in calls.columns
-        else pl.Series([], dtype=pl.Float64)
-    )
-    span = float(arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else None
+    audit = inspect(trace)
+    doubts = list(audit.doubts)
+    if "arrival_s" in calls.columns:
+        arrivals = calls["arrival_s"].drop_nulls().sort()
+    else:
+        arrivals = pl.Series([], dtype=pl.Float64)
     gaps = arrivals.diff().drop_nulls()
     tied = int((gaps == 0).sum()) / len(gaps) if len(gaps) else 0.0
     if tied > 0.5:
-        doubts.append(
-            f"{tied:.0%} of the arrivals share a stamp, so no inter-arrival statistic is given."
-        )
+        doubts.append("So many ties leave no inter-arrival statistic that is not the clock's own.")
     turns, multi = None, None
-    if "program_id" in calls.columns and calls["program_id"].is_not_null().any():
+    if audit.programs is not None:
         sizes = calls.drop_nulls("program_id").group_by("program_id").len()["len"]
         turns = Spread.of(sizes)
         multi = float(sizes.filter(sizes > 1).sum()) / calls.height
-        programs = len(sizes) + calls["program_id"].null_count()
-    else:
-        programs = None
-    failed = 0
-    if "status" in calls.columns:
-        failed = calls.filter(pl.col("status").is_not_null() & (pl.col("status") != OK)).height
     return Description(
-        calls=calls.height,
-        programs=programs,
-        span_s=span,
-        rate_rps=(len(arrivals) - 1) / span if span else None,
+        calls=audit.calls,
+        programs=audit.programs,
+        span_s=audit.span_s,
+        rate_rps=(len(arrivals) - 1) / audit.span_s if audit.span_s else None,
         iat=Spread.of(gaps) if tied <= 0.5 else None,
         input_tokens=Spread.of(calls["input_tokens"]),
         output_tokens=Spread.of(calls["output_tokens"]),
         turns=turns,
         multi_turn_share=multi,
-        failed=failed,
+        failed=audit.failed,
         doubts=tuple(doubts),
     )
