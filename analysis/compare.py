@@ -127,7 +127,8 @@ def _believed(arms: tuple[Run, Run], names: tuple[str, str], sentence: str) -> s
     invalid = [n for n, run in zip(names, arms, strict=True) if run.info.validity == "invalid"]
     if not invalid:
         return sentence
-    return f"No verdict: {' and '.join(invalid)} is invalid. What the numbers say: {sentence}"
+    told = f"{invalid[0]} is" if len(invalid) == 1 else "both runs are"
+    return f"No verdict: {told} invalid. What the numbers say: {sentence}"
 
 
 def _names(arms: tuple[Run, Run]) -> tuple[str, str]:

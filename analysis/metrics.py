@@ -21,7 +21,9 @@ from servescope.traces.trace import Trace
 class Metric:
     """One latency in seconds: what it is measured on, how it is computed, and what it means.
 
-    `per` says what one value belongs to: a call, a program, or the gap between two tokens.
+    `per` says what one value belongs to: a call, a program, or the gap between two tokens. What is
+    `between_tokens` a call of one token has not; what is `of_client` says something of the client,
+    and so of failed calls too.
     """
 
     name: str
@@ -31,16 +33,8 @@ class Metric:
     needs: tuple[str, ...]
     expr: pl.Expr
     says: str
-
-    @property
-    def of_client(self) -> bool:
-        """Whether it says something of the client, and so of failed calls too."""
-        return self.name in ("lag", "connect")
-
-    @property
-    def between_tokens(self) -> bool:
-        """Whether it needs two tokens or chunks, so that a call of one has none."""
-        return self.name in ("tpot", "tbt", "icl", "stall")
+    between_tokens: bool = False
+    of_client: bool = False
 
 
 _ANSWERED = col("status").eq_missing(OK)  # an unknown status is no answer
@@ -81,20 +75,24 @@ METRICS: dict[str, Metric] = {
             ),
             "time per output token: (last token - first token) / (tokens - 1) of a call; null where"
             " all came at once",
+            between_tokens=True,
         ),
         Metric(
             "tbt", "TBT", "gap", "none", ("chunk_s", "output_tokens"),
             pl.when(_CHUNK_IS_TOKEN).then(_GAPS).when(_CHUNKS_ARE_COUNTED).then(_SHARED_GAPS),
             "time between tokens: every gap of every call, pooled; only of calls whose chunks hold"
             " one token each, or as many as the server says",
+            between_tokens=True,
         ),
         Metric(
             "icl", "ICL", "gap", "none", ("chunk_s",), _GAPS,
             "inter-chunk latency: every gap between two non-empty chunks, pooled over calls",
+            between_tokens=True,
         ),
         Metric(
             "stall", "Longest stall", "call", "none", ("chunk_s",), _GAPS.list.max(),
             "the longest gap between two chunks of a call: what a reader sees as a hang",
+            between_tokens=True,
         ),
         Metric(
             "e2e", "E2E", "call", "sent", ("sent_s", "last_token_s"),
@@ -120,12 +118,14 @@ METRICS: dict[str, Metric] = {
             "lag", "Schedule lag", "call", "due", ("due_s", "dispatched_s"),
             col("dispatched_s") - col("due_s"),
             "how late the client itself came to a call; a property of the client, not the server",
+            of_client=True,
         ),
         Metric(
             "connect", "Connect", "call", "none", ("dispatched_s", "sent_s"),
             col("sent_s") - col("dispatched_s"),
             "from picking a call up to a connection that can be written to: name look-up, TCP, TLS;"
             " inside the due clock, before the sent clock",
+            of_client=True,
         ),
     )
 }  # fmt: skip
