@@ -250,7 +250,16 @@ class _Answer:
 def _path(path: str) -> str:
     if not path.startswith("/"):
         raise InputError(f"'{path}' is not a path of an endpoint.", f"Write it like /{path}.")
+    if experiments.SECRET.search(path):
+        raise _secret_in("path")
     return path
+
+
+def _secret_in(what: str) -> InputError:
+    return InputError(
+        f"The {what} holds what looks like a key or password, which would be written into the run.",
+        "Put the key into an environment variable and name it with --api-key-env.",
+    )
 
 
 def _base_url(url: str) -> str:
@@ -259,9 +268,10 @@ def _base_url(url: str) -> str:
         raise InputError(
             f"'{url}' is not a URL of a server.", "Write it like http://127.0.0.1:8000."
         )
-    if parts.username or parts.password:
+    if parts.username or parts.password or experiments.SECRET.search(parts.query):
+        raise _secret_in("URL")
+    if parts.query or parts.fragment:
         raise InputError(
-            "The URL holds a user name or password, which would be written into the run.",
-            "Put the key into an environment variable and name it with --api-key-env.",
+            f"'{url}' has more than a host and a path.", "Leave out what follows '?' or '#'."
         )
     return url.rstrip("/").removesuffix("/v1")

@@ -62,7 +62,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     slo: str | None = None
 
 
-_SECRET = re.compile(r"api.?key|secret|passw|authori[sz]ation|bearer|(access|auth).?token", re.I)
+SECRET = re.compile(r"api.?key|secret|passw|authori[sz]ation|bearer|(access|auth).?token", re.I)
 
 
 def refuse_unwritable(extra_body: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ def refuse_unwritable(extra_body: dict[str, Any]) -> None:
     They are written into experiment.toml, so a key in them would leak, and TOML has no null.
     """
     for name, value in _leaves(extra_body):
-        if _SECRET.search(name):
+        if SECRET.search(name):
             raise InputError(
                 f"The extra field '{name}' looks like a secret and would be written into the run.",
                 "Give keys by the environment variable that --api-key-env names.",

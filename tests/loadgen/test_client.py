@@ -189,10 +189,25 @@ def test_what_is_no_url_is_an_input_error(url: str) -> None:
         Client(EndpointSpec(base_url=url))
 
 
-def test_a_url_with_a_password_is_refused_without_repeating_it() -> None:
-    with pytest.raises(InputError) as caught:
-        Client(EndpointSpec(base_url="http://me:hunter2@127.0.0.1:8000"))
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"base_url": "http://me:hunter2@127.0.0.1:8000"},
+        {"base_url": "http://127.0.0.1:8000/?api_key=hunter2"},
+        {"base_url": "http://h:1", "path": "/v1/completions?api-key=hunter2"},
+    ],
+)
+def test_an_address_with_a_key_in_it_is_refused_without_repeating_it(spec: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="would be written into the run") as caught:
+        Client(EndpointSpec(**spec))  # type: ignore[arg-type]
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_base_url_has_no_query_but_a_path_may() -> None:
+    with pytest.raises(InputError, match="Leave out what follows"):
+        Client(EndpointSpec(base_url="http://h:1/?api-version=2"))
+    path = "/v1/completions?api-version=2"
+    assert Client(EndpointSpec(base_url="http://h:1", path=path)).url == f"http://h:1{path}"
 
 
 def test_a_base_url_may_end_in_v1() -> None:
