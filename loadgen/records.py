@@ -66,10 +66,9 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     @classmethod
     def given_up(cls, call: Call, now_s: float) -> Record:
         """Make the row of a call that is never sent because a parent failed at `now_s`."""
-        due = Due(call, now_s + call.delay_s, now_s)
-        record = cls.of(due, NOT_SENT)
+        record = cls.of(Due(call, now_s + call.delay_s, now_s), NOT_SENT)
         record.error = "not sent: a call it waits for failed"
-        record.end_s = due.due_s
+        record.end_s = now_s  # not after the pause that never was: a run does not last that long
         return record
 
 

@@ -105,7 +105,7 @@ def _stopping(live: LiveReplay) -> Iterator[list[bool]]:
 
     try:
         loop.add_signal_handler(signal.SIGINT, stop)
-    except (ValueError, RuntimeError, NotImplementedError):  # not in the main thread
+    except (ValueError, RuntimeError, NotImplementedError):  # another thread, or no signals here
         yield stopped
         return
     try:

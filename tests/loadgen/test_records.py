@@ -49,7 +49,7 @@ def test_an_unknown_value_is_null_in_the_table_and_a_root_has_no_parents(tmp_pat
 
 def test_a_call_that_is_given_up_is_due_its_delay_after_the_failure() -> None:
     made = Record.given_up(Call("b", "p", 1, 10, 5, ("a",), delay_s=2.0), 4.0)
-    assert (made.status, made.due_s, made.sent_s) == ("not_sent", 6.0, None)
+    assert (made.status, made.due_s, made.sent_s, made.end_s) == ("not_sent", 6.0, None, 4.0)
     assert made.error == "not sent: a call it waits for failed"
 
 
