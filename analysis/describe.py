@@ -61,32 +61,36 @@ def describe(trace: Trace) -> Description:
     Inter-arrival times are left out if more than half of the arrivals share a stamp with another:
     they would measure the source's clock, not its users.
     """
-    calls = trace.collect()
     audit = inspect(trace)
     doubts = list(audit.doubts)
-    if "arrival_s" in calls.columns:
-        arrivals = calls["arrival_s"].drop_nulls().sort()
-    else:
-        arrivals = pl.Series([], dtype=pl.Float64)
+    arrivals = _column(trace, "arrival_s").drop_nulls().sort()
     gaps = arrivals.diff().drop_nulls()
     tied = int((gaps == 0).sum()) / len(gaps) if len(gaps) else 0.0
     if tied > 0.5:
         doubts.append("So many ties leave no inter-arrival statistic that is not the clock's own.")
     turns, multi = None, None
     if audit.programs is not None:
-        sizes = calls.drop_nulls("program_id").group_by("program_id").len()["len"]
+        named = trace.frame.filter(pl.col("program_id").is_not_null())
+        sizes = named.group_by("program_id").len().select("len").collect().to_series()
         turns = Spread.of(sizes)
-        multi = float(sizes.filter(sizes > 1).sum()) / calls.height
+        multi = float(sizes.filter(sizes > 1).sum()) / audit.calls
     return Description(
         calls=audit.calls,
         programs=audit.programs,
         span_s=audit.span_s,
         rate_rps=(len(arrivals) - 1) / audit.span_s if audit.span_s else None,
         iat=Spread.of(gaps) if tied <= 0.5 else None,
-        input_tokens=Spread.of(calls["input_tokens"]),
-        output_tokens=Spread.of(calls["output_tokens"]),
+        input_tokens=Spread.of(_column(trace, "input_tokens")),
+        output_tokens=Spread.of(_column(trace, "output_tokens")),
         turns=turns,
         multi_turn_share=multi,
         failed=audit.failed,
         doubts=tuple(doubts),
     )
+
+
+def _column(trace: Trace, name: str) -> pl.Series:
+    """Read one column, empty where the trace does not have it: all of them may not fit."""
+    if name not in trace.columns:
+        return pl.Series([], dtype=pl.Float64)
+    return trace.frame.select(name).collect().to_series()

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from servescope.cli import console
-from servescope.cli.options import Format, Json, TraceName
+from servescope.cli import console, reading
+from servescope.cli.options import Format, Json
 
 
-def analyze(trace: TraceName, format: Format = None, as_json: Json = False) -> None:
+def analyze(
+    trace: reading.Files,
+    format: Format = None,
+    unit: reading.Unit = None,
+    block_tokens: reading.BlockTokens = None,
+    block_rule: reading.BlockRule = None,
+    column: reading.Columns = None,
+    tokenizer: reading.TokenizerName = None,
+    on_error: reading.OnError = "raise",
+    rejected: reading.Rejected = None,
+    transforms: reading.Transforms = None,
+    seed: reading.StepSeed = 0,
+    as_json: Json = False,
+) -> None:
     """Summarise a trace: rate, burstiness, lengths, turns, failures.
 
     Example:  servescope analyze azure:sample
     """
     from servescope.analysis import describe
-    from servescope.traces import load
 
-    found = describe(load(trace, format=format))
+    with console.working(f"reading {trace}"):
+        loaded = reading.read(
+            trace, format, unit, block_tokens, block_rule, column, tokenizer, on_error, rejected,
+            transforms, seed,
+        )  # fmt: skip
+        found = describe(loaded)
     if as_json:
         console.json(found)
         return

@@ -98,6 +98,16 @@ def doubts(chosen: Iterable[Section]) -> None:
 
 
 @contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on stderr that something is being done, where a person looks on."""
+    if not err.is_terminal:
+        yield
+        return
+    with err.status(escape(f"{what} ...")):
+        yield
+
+
+@contextmanager
 def progress(label: str) -> Iterator[Callable[[Tally], None]]:
     """Draw a replay's progress on stderr while it runs; one line where stderr is no terminal."""
     if not err.is_terminal:

@@ -23,10 +23,6 @@ TraceOrExperiment = Annotated[
         " file (.toml), as every run directory holds one.",
     ),
 ]
-TraceName = Annotated[
-    str,
-    typer.Argument(help="A bundled name (see `traces list`), a trace file, or a run directory."),
-]
 Format = Annotated[
     str | None, typer.Option("--format", help="Read the file as this format, not by its content.")
 ]

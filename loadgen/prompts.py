@@ -49,12 +49,18 @@ class Prompts:
         if self.block_tokens and call.prefix_blocks:
             block = np.uint64(self.block_tokens)
             ids = np.array(call.prefix_blocks, dtype=np.uint64)
-            stream = (_mixed(ids) ^ seed)[(place // block).astype(np.intp)]
+            # A prompt's end may have no id: what nobody named is nobody else's.
+            ids = np.append(ids, _named(call.id))
+            stream = (_mixed(ids) ^ seed)[np.minimum(place // block, len(ids) - 1).astype(np.intp)]
             place = place % block
         else:
-            name = hashlib.blake2b(call.prompt_stream.encode(), digest_size=8).digest()
-            stream = np.frombuffer(name, dtype="<u8") ^ seed
+            stream = _named(call.prompt_stream) ^ seed
         return _mixed(stream + place)
+
+
+def _named(name: str) -> npt.NDArray[np.uint64]:
+    """Return a number for a name, shape (1,)."""
+    return np.frombuffer(hashlib.blake2b(name.encode(), digest_size=8).digest(), dtype="<u8")
 
 
 def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

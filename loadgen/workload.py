@@ -15,8 +15,9 @@ import polars as pl
 from servescope.loadgen.experiment import WorkloadSpec
 from servescope.traces.catalog import load
 from servescope.traces.errors import BadRow, InputError
+from servescope.traces.provenance import Provenance
 from servescope.traces.sessions import forget_sessions, infer_sessions
-from servescope.traces.trace import Provenance, Trace
+from servescope.traces.trace import Trace
 
 MADE = Provenance(format="none", source="made by hand", kind="synthetic")
 
@@ -88,8 +89,10 @@ class Workload:
                 "No call of the trace can be sent.",
                 "Choose another window; a call needs an arrival, input tokens and output tokens.",
             )
-        programs = [_program(key, rows) for key, rows in by_program.items()]
+        local = trace.provenance.block_scope == "program"
+        programs = [_program(key, rows, local) for key, rows in by_program.items()]
         doubts = [f"{count} calls were left out: {reason}." for reason, count in left_out.items()]
+        doubts += _unused(trace)
         foreign = _foreign_links(by_program)
         if foreign:
             doubts.append(f"{foreign} calls wait for a call of another program; they do not here.")
@@ -141,7 +144,7 @@ def workload_of(spec: WorkloadSpec) -> Workload:
     elif "prefix_blocks" in trace.columns and "parents" not in trace.columns:
         trace = infer_sessions(trace)
     if spec.time_scale != 1.0:
-        trace = trace.scale_rate(1 / spec.time_scale)
+        trace = trace.scale_time(spec.time_scale)
     return Workload.of(trace)
 
 
@@ -189,7 +192,30 @@ def _refuse_cycle(key: str, calls: list[Call]) -> None:
         ) from None
 
 
-def _program(key: str, rows: list[dict[str, Any]]) -> Program:
+def _unused(trace: Trace) -> list[str]:
+    """Say what of a trace a workload cannot follow yet."""
+    doubts = []
+    if trace.provenance.arrival_basis == "program":
+        doubts.append(
+            "The trace does not say when its programs began, each has a zero of its own: here they"
+            " all begin together."
+        )
+    if trace.provenance.block_rule == "component":
+        doubts.append(
+            "Prompts share no prefix here: the trace names components of any length, not blocks."
+        )
+    return doubts
+
+
+def _blocks(ids: list[int] | None, key: str, local: bool) -> tuple[int, ...]:
+    """Return the ids of prefix blocks; those that mean something in one program alone are salted."""
+    if not local or not ids:
+        return tuple(ids or ())
+    salt = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+    return tuple(block ^ salt for block in ids)
+
+
+def _program(key: str, rows: list[dict[str, Any]], local_blocks: bool = False) -> Program:
     rows = sorted(rows, key=lambda row: float(row["arrival_s"]))
     start = float(rows[0]["arrival_s"])
     sendable = {row["call_id"] for row in rows}
@@ -213,7 +239,7 @@ def _program(key: str, rows: list[dict[str, Any]]) -> Program:
                 delay_s=0.0 if delay is None else float(delay),
                 offset_s=0.0 if delay is not None else float(row["arrival_s"]) - start,
                 prompt_stream=stream,
-                prefix_blocks=tuple(row.get("prefix_blocks") or ()),
+                prefix_blocks=_blocks(row.get("prefix_blocks"), key, local_blocks),
             )
         )
     _refuse_cycle(key, calls)

@@ -6,12 +6,15 @@ import difflib
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
 from servescope.traces import formats
-from servescope.traces.errors import NotATrace
-from servescope.traces.formats.source import Source
+from servescope.traces.errors import InputError, NotATrace, OutputExists
+from servescope.traces.formats import locate
+from servescope.traces.formats.rejects import Rejects
+from servescope.traces.formats.source import File, Source
 from servescope.traces.run import Run
 from servescope.traces.trace import Trace
 
@@ -48,11 +51,22 @@ BUNDLED = {
 }
 
 
-def load(source: str | Path, *, format: str | None = None) -> Trace:
-    """Read a trace: a bundled name (`burstgpt:sample`), a file, or a run directory.
+def load(
+    source: str | Path,
+    *,
+    format: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    rejected: str | Path | None = None,
+    **options: Any,
+) -> Trace:
+    """Read a trace: a bundled name (`burstgpt:sample`), files, or a run directory.
 
-    The format of a file is recognised by content unless `format` names it. Raises NotATrace for
-    what is none of these, and BadRow for a file whose rows make no sense.
+    Files are one file, a folder, a glob pattern, or `-` for standard input; gzip and zstd are
+    unpacked. Their format is recognised by content unless `format` names it. `options` are the
+    fields of `formats.Options`: what the user knows and the files do not say. With `on_error`
+    "skip", rows that make no sense are put into the file `rejected` (by default the name of the
+    source with `.rejected.jsonl`, in this folder) and counted. Raises NotATrace for what is none of
+    these, BadRow for a row that makes no sense, and InputError for an option that is none.
     """
     text = str(source)
     if text in BUNDLED:
@@ -63,9 +77,51 @@ def load(source: str | Path, *, format: str | None = None) -> Trace:
     if not path.exists() and ":" in text and "/" not in text:
         near = difflib.get_close_matches(text, BUNDLED, n=3, cutoff=0.3) or list(BUNDLED)
         raise NotATrace(f"'{text}' is not a trace.", f"Near it: {', '.join(near)}.")
-    opened = Source.at(path)
-    chosen = formats.named(format) if format else formats.detect(opened)
-    return chosen.read(opened)
+    said = _options(options)
+    aside = Path(rejected or f"{path.name}.rejected.jsonl") if on_error == "skip" else None
+    files = locate.find(text)
+    doubts: list[str] = []
+    name = files[0].name if len(files) == 1 else text
+    if format is None and not said.columns:
+        form, files, doubts = formats.choose(files, name)
+        why = f"its content: {form.by}"
+    else:
+        form = formats.named(format or "table")
+        files = formats.of_format(files, form)
+        why = "the user" if format else "the columns that the user named"
+    trace = form.read(Source(files, name, said, Rejects(aside))).doubting(*doubts)
+    known = trace.provenance.recognised_by
+    return trace if known else trace.known(recognised_by=why)
+
+
+def export(
+    trace: Trace, path: str | Path, *, format: str, overwrite: bool = False
+) -> tuple[str, ...]:
+    """Write a trace in another tool's format; returns a sentence for all that it cannot hold.
+
+    Raises InputError for a format that cannot be written, or that the trace lacks something for.
+    """
+    form = formats.named(format)
+    if form.write is None:
+        known = [name for name, other in formats.formats().items() if other.write]
+        raise InputError(
+            f"The format '{format}' cannot be written.", f"These can: {', '.join(known)}."
+        )
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputExists(f"{path} exists already.", "Choose another name or add --overwrite.")
+    trace.check()
+    return tuple(form.write(trace, path))
+
+
+def _options(given: dict[str, Any]) -> formats.Options:
+    try:
+        return msgspec.convert({k: v for k, v in given.items() if v is not None}, formats.Options)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"A reading option cannot be that: {error}.",
+            f"The options are {', '.join(formats.Options.__struct_fields__)}.",
+        ) from None
 
 
 def _of_run(run: Run) -> Trace:
@@ -80,6 +136,7 @@ def _of_run(run: Run) -> Trace:
 def _bundled(name: str, format: str | None) -> Trace:
     sample = BUNDLED[name]
     with as_file(files("servescope.traces") / "data" / sample.file) as path:
-        trace = formats.named(format or sample.format).read(Source(path, name))
+        form = formats.named(format or sample.format)
+        trace = form.read(Source((File(path, name),), name))
     steps = (f"cut: {sample.says}",)
-    return Trace(trace.frame, msgspec.structs.replace(trace.provenance, steps=steps))
+    return trace.known(steps=steps, recognised_by="its name")

@@ -23,8 +23,9 @@ import polars as pl
 import tomli_w
 
 from servescope.traces.errors import NotARun, OutputExists, OutputFailed
+from servescope.traces.provenance import Provenance
 from servescope.traces.schema import NOT_SENT, SCHEMA
-from servescope.traces.trace import Provenance, Trace
+from servescope.traces.trace import Trace
 
 Validity = Literal["unfinished", "valid", "suspect", "invalid"]
 

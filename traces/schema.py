@@ -51,6 +51,7 @@ COLUMNS: Final = (
     Column("parents", pl.List(_TEXT), "program", "calls it waits for; null unknown, [] a root"),
     Column("delay_s", _REAL, "program", "pause between its last parent's end and its own start"),
     Column("delay_kind", _TEXT, "program", "whose pause that is: user, tool, unknown"),
+    Column("image_count", _INT, "modality", "images in the prompt"),
     Column("status", _TEXT, "outcome", "ok, or the kind of failure: error, http_503, timeout, ..."),
     Column("error", _TEXT, "outcome", "what the failure said"),
     Column("priority", _INT, "service class", "smaller is served first"),
@@ -73,6 +74,9 @@ COLUMNS: Final = (
     Column("worker", _INT, "service", "the client process that sent it"),
     Column("observed_ttft_s", _REAL, "observed", "TTFT that the source itself recorded"),
     Column("observed_e2e_s", _REAL, "observed", "end-to-end time that the source itself recorded"),
+    Column("observed_queue_s", _REAL, "observed", "time in a queue that the source recorded"),
+    Column("observed_cached_tokens", _INT, "observed", "prompt tokens that came from its cache"),
+    Column("observed_reasoning_tokens", _INT, "observed", "answer tokens spent on reasoning"),
     Column("content_ref", _TEXT, "content", "where the call's text is kept"),
 )
 SCHEMA: Final[dict[str, pl.DataType]] = {column.name: column.dtype for column in COLUMNS}
@@ -86,6 +90,8 @@ MOMENTS: Final = (
     "deadline_s",
     *(name for name in GROUPS["service"] if name.endswith("_s")),
 )
+# What check_rows looks at, besides call_id.
+CHECKED: Final = ("input_tokens", "output_tokens", "delay_s", "arrival_s")
 
 
 def conform(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -148,7 +154,19 @@ def require(names: list[str], *needed: str) -> None:
 
 def check(frame: pl.DataFrame) -> None:
     """Raise BadRow for negative or endless numbers, and call ids that are missing or repeat."""
-    for name in ("input_tokens", "output_tokens", "delay_s"):
+    check_rows(frame)
+    if frame["call_id"].n_unique() < frame.height:
+        raise repeated(frame.filter(pl.col("call_id").is_duplicated())["call_id"][0])
+
+
+def repeated(name: str) -> BadRow:
+    """Return the error of two calls of one name."""
+    return BadRow(f"Two calls are named {name}.", "Give every call a call_id of its own.")
+
+
+def check_rows(frame: pl.DataFrame) -> None:
+    """Raise BadRow for negative or endless numbers and missing call ids: what one row shows."""
+    for name in CHECKED[:-1]:
         if name not in frame.columns:
             continue
         bad = frame.filter((pl.col(name) < 0) | ~pl.col(name).is_finite())
@@ -166,6 +184,3 @@ def check(frame: pl.DataFrame) -> None:
             )
     if frame["call_id"].null_count():
         raise BadRow("A call has no call_id.", "Name every call, or leave the column out.")
-    if frame["call_id"].n_unique() < frame.height:
-        twice = frame.filter(pl.col("call_id").is_duplicated())["call_id"][0]
-        raise BadRow(f"Two calls are named {twice}.", "Give every call a call_id of its own.")

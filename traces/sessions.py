@@ -21,7 +21,7 @@ def forget_sessions(trace: Trace) -> Trace:
     alone = trace.frame.drop(links).with_columns(
         pl.lit(None).alias(name) for name in ("program_id", "turn") if name in trace.columns
     )
-    return Trace.of(alone, trace.provenance)
+    return Trace.of(alone, trace.provenance, trace.tables)
 
 
 def infer_sessions(trace: Trace) -> Trace:
@@ -66,4 +66,6 @@ def infer_sessions(trace: Trace) -> Trace:
         delay_s=pl.lit(None, pl.Float64),
         delay_kind=pl.Series(["unknown" if p else None for p in parents], dtype=pl.String),
     )
-    return Trace.of(chained, trace.provenance).doubting(INFERRED)
+    made = Trace.of(chained, trace.provenance, trace.tables).doubting(INFERRED)
+    how = "from shared prefixes"
+    return made.known(inferred={**made.provenance.inferred, "program_id": how, "parents": how})

@@ -7,7 +7,7 @@ import pytest
 from servescope.analysis import describe
 from servescope.analysis.describe import Spread
 from servescope.traces import Trace, load
-from servescope.traces.trace import Provenance
+from servescope.traces.provenance import Provenance
 
 
 def a_trace(**columns: object) -> Trace:

@@ -40,6 +40,17 @@ def test_equal_blocks_make_equal_tokens_wherever_they_stand() -> None:
     assert np.array_equal(a[1024 : 1024 + 76], b[1024:])
 
 
+def test_a_prompt_is_longer_than_its_full_blocks_and_its_end_is_its_own() -> None:
+    """Where a last block that is not full has no id (Weka), nobody shares those tokens."""
+    prompts = Prompts(1, block_tokens=64)
+    one = Call("one", "p", 0, 150, 1, prefix_blocks=(4, 5))
+    two = Call("two", "p", 1, 150, 1, prefix_blocks=(4, 5))
+    a, b = prompts.token_ids(one), prompts.token_ids(two)
+    assert len(a) == 150
+    assert np.array_equal(a[:128], b[:128])
+    assert not np.array_equal(a[128:], b[128:])
+
+
 def test_a_longer_prompt_of_a_stream_begins_with_the_shorter_one() -> None:
     prompts = Prompts(1)
     assert np.array_equal(prompts.token_ids(call(400))[:300], prompts.token_ids(call(300)))

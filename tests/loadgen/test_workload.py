@@ -138,3 +138,37 @@ def test_a_pause_without_end_is_refused() -> None:
     )
     with pytest.raises(BadRow):
         Workload.of(trace)
+
+
+def a_blocked_trace(**facts: object) -> Trace:
+    """Two programs whose prompts are made of blocks 1 and 2 each."""
+    table = {
+        "call_id": ["a", "b", "c"],
+        "program_id": ["p", "p", "q"],
+        "parents": [[], ["a"], []],
+        "arrival_s": [0.0, 5.0, 1.0],
+        "input_tokens": [130, 140, 130],
+        "output_tokens": [5, 5, 5],
+        "prefix_blocks": [[1, 2], [1, 2], [1, 2]],
+    }
+    types = {"prefix_blocks": pl.List(pl.UInt64)}
+    about = Provenance(format="test", source="test", **facts)  # type: ignore[arg-type]
+    return Trace.of(pl.DataFrame(table, schema_overrides=types), about)
+
+
+def test_blocks_of_one_program_mean_nothing_in_another() -> None:
+    known = {"block_tokens": 64, "block_rule": "floor"}
+    local = Workload.of(a_blocked_trace(block_scope="program", **known)).calls()
+    a, b, c = (call.prefix_blocks for call in local)
+    assert a == b
+    assert not set(a) & set(c)
+    shared = Workload.of(a_blocked_trace(block_scope="global", **known)).calls()
+    assert {call.prefix_blocks for call in shared} == {(1, 2)}
+
+
+def test_what_a_replay_cannot_follow_is_said() -> None:
+    apart = Workload.of(a_blocked_trace(arrival_basis="program"))
+    assert any("they all begin together" in doubt for doubt in apart.doubts)
+    parts = Workload.of(a_blocked_trace(block_rule="component", block_scope="global"))
+    assert any("components of any length" in doubt for doubt in parts.doubts)
+    assert Workload.of(a_blocked_trace(block_tokens=64, block_rule="floor")).doubts == ()

@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from importlib.resources import files
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from servescope.traces import BUNDLED, Run, RunInfo, load
-from servescope.traces.errors import InputError, NotATrace
+from servescope.traces.errors import BadRow, InputError, NotATrace, OutputExists
 from servescope.traces.run import frame_of_rows
 
 DATA = files("servescope.traces") / "data"
@@ -136,8 +137,8 @@ def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert load("~/t.parquet").collect().height == 3
 
 
-def test_a_folder_is_a_trace_only_if_it_is_a_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a folder and no run directory"):
+def test_a_folder_with_a_run_in_it_is_that_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder without files"):
         load(tmp_path)
     info = RunInfo(name="n", system="s", clock="real", version="0", started="now", seed=1)
     plan = frame_of_rows(load("azure:sample").collect().iter_rows(named=True))
@@ -150,3 +151,139 @@ def test_a_format_can_be_named_for_a_file(a_file: Callable[..., Path]) -> None:
     assert load(path, format="azure").collect().equals(load("azure:sample").collect())
     with pytest.raises(InputError, match=r"no trace format 'azur'. Known: .*azure"):
         load(path, format="azur")
+
+
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+BURSTGPT = "Timestamp,Model,Request tokens,Response tokens,Log Type\n1,GPT-4,2,3,API log\n"
+BAD = AZURE + (
+    "2023-11-16 18:17:03,1,2\nyesterday,3,4\n2023-11-16 18:17:04,5,six\n"
+    "2023-11-16 18:17:05,7,-8\n2023-11-16 18:17:06,9,10\n"
+)
+
+
+def an_azure_file(path: Path, *seconds: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [f"2023-11-16 18:17:{second:02},{second},2\n" for second in seconds]
+    path.write_text(AZURE + "".join(rows))
+
+
+def test_a_folder_of_one_format_is_one_trace(tmp_path: Path) -> None:
+    """Files come in the order of their names, rows in order of arrival; strange files are said."""
+    an_azure_file(tmp_path / "day1.csv", 10, 30)
+    an_azure_file(tmp_path / "deep" / "day2.csv", 20, 40)
+    (tmp_path / "README").write_text("about these files")
+    (tmp_path / ".notes").write_text("hidden")
+    for folder in (tmp_path, str(tmp_path)):
+        trace = load(folder)
+        calls = trace.collect()
+        assert calls["source_row"].to_list() == [1, 3, 2, 4]
+        assert calls["input_tokens"].to_list() == [10, 20, 30, 40]
+        known = trace.provenance
+        assert (known.source, known.files, known.format) == (str(tmp_path), 2, "azure")
+        assert (known.recognised_by or "").startswith("its content: the columns TIMESTAMP,")
+        assert known.doubts[-1] == "1 files are in no known format and left out: README."
+
+
+def test_many_strange_files_are_not_all_listed(tmp_path: Path) -> None:
+    an_azure_file(tmp_path / "a.csv", 1)
+    for number in range(7):
+        (tmp_path / f"z{number}").write_text("?")
+    assert load(tmp_path).provenance.doubts == (
+        "7 files are in no known format and left out: z0, z1, z2, z3, z4 and 2 more.",
+    )
+
+
+def test_a_pattern_names_the_files_of_a_trace(tmp_path: Path) -> None:
+    for day in (1, 2, 3):
+        an_azure_file(tmp_path / f"day{day}.csv", day)
+    trace = load(tmp_path / "day[13].csv")
+    assert trace.collect()["input_tokens"].to_list() == [1, 3]
+    assert trace.provenance.files == 2
+
+
+def test_the_digest_of_a_folder_is_that_of_its_list_of_digests(tmp_path: Path) -> None:
+    for day in (1, 2):
+        an_azure_file(tmp_path / f"day{day}.csv", day)
+    listed = "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}\n"
+        for path in sorted(tmp_path.iterdir())
+    )
+    assert load(tmp_path).provenance.sha256 == hashlib.sha256(listed.encode()).hexdigest()
+
+
+def test_a_folder_of_several_formats_needs_the_name_of_one(tmp_path: Path) -> None:
+    an_azure_file(tmp_path / "a.csv", 1)
+    (tmp_path / "b.csv").write_text(BURSTGPT)
+    (tmp_path / "c.csv").write_text(BURSTGPT)
+    with pytest.raises(
+        InputError, match=r"holds files of several formats: azure \(1\), burstgpt \(2\)\."
+    ):
+        load(tmp_path)
+    trace = load(tmp_path, format="burstgpt")
+    assert (trace.collect().height, trace.provenance.files) == (2, 2)
+    assert trace.provenance.recognised_by == "the user"
+    assert load(tmp_path, format="azure").provenance.files is None
+
+
+def test_a_folder_without_any_trace_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("?")
+    (tmp_path / "b").write_text("!")
+    with pytest.raises(NotATrace, match=r"in no trace format that servescope knows\. It holds 2"):
+        load(tmp_path)
+
+
+def test_the_first_bad_row_ends_the_reading(a_file: Callable[..., Path]) -> None:
+    with pytest.raises(BadRow, match=r"trace\.csv, line 4: 'GeneratedTokens' is 'six'"):
+        load(a_file(BAD))
+
+
+def test_bad_rows_can_be_put_aside(a_file: Callable[..., Path], tmp_path: Path) -> None:
+    path = a_file(BAD)
+    trace = load(path, on_error="skip", rejected=tmp_path / "aside.jsonl")
+    assert trace.collect()["source_row"].to_list() == [1, 5]
+    known = trace.provenance
+    assert (known.rows_read, known.rows_kept) == (5, 2)
+    assert known.rows_dropped == {
+        "GeneratedTokens is no number": 1,
+        "TIMESTAMP is no time": 1,
+        "output_tokens is negative": 1,
+    }
+    lines = [json.loads(line) for line in (tmp_path / "aside.jsonl").read_text().splitlines()]
+    assert [line["where"] for line in lines] == [f"{path}, line {n}" for n in (4, 3, 5)]
+    assert lines[0]["reason"] == "GeneratedTokens is no number"
+    assert lines[0]["problem"] == "'GeneratedTokens' is 'six', not a whole number."
+    assert lines[0]["row"] == "2023-11-16 18:17:04,5,six"
+    with pytest.raises(OutputExists, match=r"aside\.jsonl exists already"):
+        load(path, on_error="skip", rejected=tmp_path / "aside.jsonl")
+
+
+def test_the_file_of_bad_rows_is_named_after_the_source(
+    a_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    load(a_file(BAD), on_error="skip")
+    assert [path.name for path in Path().iterdir()] == ["trace.csv.rejected.jsonl"]
+
+
+def test_good_rows_leave_no_file_behind(a_file: Callable[..., Path], tmp_path: Path) -> None:
+    path = a_file(AZURE + "2023-11-16 18:17:03,1,2\n")
+    trace = load(path, on_error="skip", rejected=tmp_path / "aside.jsonl")
+    assert trace.provenance.rows_dropped == {}
+    assert not (tmp_path / "aside.jsonl").exists()
+
+
+def test_a_file_of_bad_rows_alone_is_no_trace(a_file: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(BadRow, match=r"no row that can be read\. See .*aside\.jsonl for why"):
+        load(a_file(AZURE + "yesterday,1,2\n"), on_error="skip", rejected=tmp_path / "aside.jsonl")
+
+
+def test_an_option_that_is_none_is_refused(a_file: Callable[..., Path]) -> None:
+    path = a_file(AZURE + "2023-11-16 18:17:03,1,2\n")
+    assert load(path, unit=None, tokenizer=None).collect().height == 1
+    with pytest.raises(
+        InputError, match=r"unknown field `units`.* The options are unit, block_tok"
+    ):
+        load(path, units="s")
+    with pytest.raises(InputError, match=r"Invalid enum value 'min' - at `\$\.unit`"):
+        load(path, unit="min")

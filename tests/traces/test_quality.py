@@ -4,6 +4,7 @@ import pytest
 from servescope.traces import Provenance, Quality, Trace, inspect, load
 
 HERE = Provenance(format="test", source="here")
+KNOWN = ("call_id", "arrival_s", "input_tokens", "output_tokens")
 
 
 def a_trace(**columns: object) -> Trace:
@@ -13,7 +14,9 @@ def a_trace(**columns: object) -> Trace:
 
 
 def test_a_clean_trace_has_nothing_to_doubt() -> None:
-    assert inspect(a_trace()) == Quality(
+    found = inspect(a_trace())
+    names = found.missing
+    assert found == Quality(
         calls=4,
         programs=None,
         span_s=3.0,
@@ -23,6 +26,11 @@ def test_a_clean_trace_has_nothing_to_doubt() -> None:
         no_output=0,
         failed=0,
         doubts=(),
+        resolution_s=1.0,
+        largest_gap_s=1.0,
+        largest_gap_at_s=0.0,
+        missing={**dict.fromkeys(names, 4), **dict.fromkeys(KNOWN, 0)},
+        uses=found.uses,
     )
 
 
@@ -99,3 +107,66 @@ def test_bundled_traces_have_the_published_counts(
         span_s,
         failed,
     )
+
+
+def test_the_largest_gap_is_found_with_its_place() -> None:
+    quality = inspect(a_trace(arrival_s=[0.0, 0.5, 9.0, 9.5]))
+    assert (quality.largest_gap_s, quality.largest_gap_at_s) == (8.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "step_s"),
+    [
+        ([0.0, 3.0, 6.0, 12.0], 3.0),
+        ([0.0, 0.1, 0.3, 0.7], 0.1),
+        ([0.0, 0.0000001, 0.0000003, 1.0], None),  # 100 ns is the finest that is looked for
+        ([0.0, 0.0, 0.0, 0.0], None),
+    ],
+)
+def test_the_grid_of_the_stamps_is_measured(arrivals: list[float], step_s: float | None) -> None:
+    assert inspect(a_trace(arrival_s=arrivals)).resolution_s == (
+        None if step_s is None else pytest.approx(step_s)
+    )
+
+
+def test_equal_calls_of_one_moment_are_duplicates_whatever_their_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pieces of 2 rows cut through the run of three equal calls."""
+    monkeypatch.setattr("servescope.traces.trace.BATCH_ROWS", 2)
+    trace = Trace.of(
+        pl.DataFrame(
+            {
+                "arrival_s": [0.0, 1.0, 1.0, 1.0, 1.0, 2.0],
+                "input_tokens": [5, 5, 5, 5, 6, 5],
+                "output_tokens": [1] * 6,
+            }
+        ),
+        HERE,
+    )
+    assert inspect(trace).duplicates == 2
+
+
+def test_parts_that_are_more_than_the_whole_are_counted_and_said() -> None:
+    quality = inspect(
+        a_trace(
+            observed_cached_tokens=[0, 1, 2, None],
+            observed_ttft_s=[1.0, 2.0, 3.0, 4.0],
+            observed_e2e_s=[2.0, 2.0, 2.0, None],
+        )
+    )
+    assert quality.inconsistent == {
+        "observed_cached_tokens is more than input_tokens": 1,
+        "observed_ttft_s is more than observed_e2e_s": 1,
+    }
+    assert quality.doubts == (
+        "In 1 calls observed_cached_tokens is more than input_tokens.",
+        "In 1 calls observed_ttft_s is more than observed_e2e_s.",
+    )
+
+
+def test_the_audit_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("burstgpt:sessions", "mooncake:conversation", "azure:sample")
+    whole = [inspect(load(name)) for name in names]
+    monkeypatch.setattr("servescope.traces.trace.BATCH_ROWS", 7)
+    assert [inspect(load(name)) for name in names] == whole

@@ -3,6 +3,7 @@ import datetime
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from servescope.traces import Provenance, Trace, load
 from servescope.traces.errors import BadRow, InputError, MissingColumns, OutputExists
-from servescope.traces.trace import METADATA_KEY
+from servescope.traces.writing import METADATA_KEY
 
+PARQUET = "its content: the first bytes of Parquet"
 HERE = Provenance(format="test", source="here", t0="noon", tick_s=1.0)
 
 arrivals = st.lists(st.floats(0, 1e6), min_size=1, max_size=40).map(sorted)
@@ -140,23 +142,23 @@ def test_head_takes_no_negative_number() -> None:
 
 
 def test_a_faster_trace_shrinks_arrivals_and_pauses_alike() -> None:
-    fast = a_family().scale_rate(2.0)
+    fast = a_family().scale_time(0.5)
     assert of(fast, "arrival_s") == [0.0, 0.5, 1.0, 1.5]
     assert of(fast, "delay_s") == [None, 0.25, 0.125, None]
     assert of(fast, "input_tokens") == [1, 1, 1, 1]
-    assert fast.provenance.steps == ("rate x 2",)
+    assert fast.provenance.steps == ("time x 0.5",)
     assert fast.provenance.tick_s == 0.5
 
 
 def test_a_deadline_stays_as_far_from_its_arrival() -> None:
-    fast = a_trace([0.0, 8.0], deadline_s=[3.0, 10.0]).scale_rate(4.0)
+    fast = a_trace([0.0, 8.0], deadline_s=[3.0, 10.0]).scale_time(0.25)
     assert of(fast, "deadline_s") == [3.0, 4.0]
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, math.nan, math.inf])
-def test_a_rate_is_scaled_by_a_number_above_0(factor: float) -> None:
-    with pytest.raises(InputError, match=f"cannot be scaled by {factor}"):
-        a_trace([0.0]).scale_rate(factor)
+def test_time_is_scaled_by_a_number_above_0(factor: float) -> None:
+    with pytest.raises(InputError, match=f"can be scaled by {factor}"):
+        a_trace([0.0]).scale_time(factor)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_only_what_was_real_becomes_derived(before: str, after: str) -> None:
 
 def test_a_step_leaves_the_trace_it_came_from_alone() -> None:
     trace = a_family()
-    trace.window(1.0).scale_rate(2.0)
+    trace.window(1.0).scale_time(2.0)
     assert trace.provenance == HERE
     assert of(trace, "arrival_s") == [0.0, 1.0, 2.0, 3.0]
 
@@ -193,18 +195,18 @@ def test_a_window_holds_the_calls_between_its_ends(
 @settings(deadline=None, max_examples=50)
 @given(arrivals, st.floats(0.01, 100))
 def test_scaling_and_scaling_back_is_nothing(times: list[float], factor: float) -> None:
-    there_and_back = of(a_trace(times).scale_rate(factor).scale_rate(1 / factor), "arrival_s")
+    there_and_back = of(a_trace(times).scale_time(factor).scale_time(1 / factor), "arrival_s")
     assert there_and_back == pytest.approx(times, rel=1e-12)
 
 
 @settings(deadline=None, max_examples=50)
 @given(arrivals, st.floats(0.01, 100))
 def test_scaling_keeps_the_shape_of_the_gaps(times: list[float], factor: float) -> None:
-    fast = a_trace(times).scale_rate(factor).collect()["arrival_s"].to_list()
+    fast = a_trace(times).scale_time(factor).collect()["arrival_s"].to_list()
     assert fast == sorted(fast)
     gaps = [b - a for a, b in itertools.pairwise(fast)]
-    expected = [(b - a) / factor for a, b in itertools.pairwise(times)]
-    assert gaps == pytest.approx(expected, rel=1e-9, abs=1e-9 * max(times) / factor)
+    expected = [(b - a) * factor for a, b in itertools.pairwise(times)]
+    assert gaps == pytest.approx(expected, rel=1e-9, abs=1e-9 * max(times) * factor)
 
 
 counts = st.none() | st.integers(0, 2**62)
@@ -245,7 +247,7 @@ def test_what_is_written_as_parquet_is_what_is_read(
     path = tmp_path_factory.mktemp("round") / "trace.parquet"
     trace.write(path)
     again = load(path)
-    assert again.provenance == provenance
+    assert again.provenance == trace.known(recognised_by=PARQUET).provenance
     assert again.collect().equals(trace.collect())
 
 
@@ -295,6 +297,116 @@ def test_a_trace_can_replace_the_very_file_it_reads(tmp_path: Path) -> None:
     load(path).window(1.0).write(path, overwrite=True)
     assert of(load(path), "arrival_s") == [0.0, 1.0]
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
+
+
+def test_batches_are_the_table_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("servescope.traces.trace.BATCH_ROWS", 7)
+    trace = load("burstgpt:sessions")
+    batches = list(trace.batches())
+    assert len(batches) > 1
+    assert pl.concat(batches).equals(trace.collect())
+    narrow = pl.concat(trace.batches("output_tokens", "call_id", "output_tokens"))
+    assert narrow.equals(trace.collect().select("output_tokens", "call_id"))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 250_000])
+def test_a_name_that_repeats_is_found_across_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr("servescope.traces.trace.BATCH_ROWS", rows)
+    trace = a_trace([0.0, 1.0, 2.0, 3.0, 4.0], call_id=["a", "b", "c", "d", "a"])
+    with pytest.raises(BadRow, match="Two calls are named a"):
+        list(trace.batches())
+    with pytest.raises(BadRow, match="Two calls are named a"):
+        trace.write(tmp_path / "t.parquet")
+    assert not list(tmp_path.iterdir())
+
+
+def test_batches_check_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("servescope.traces.trace.BATCH_ROWS", 1)
+    batches = a_trace([0.0, math.nan]).batches("arrival_s")
+    assert next(batches)["arrival_s"].to_list() == [0.0]
+    with pytest.raises(BadRow, match="Call 1 arrives at nan"):
+        next(batches)
+
+
+def a_talk() -> Trace:
+    """Three calls, two of which have texts, in a side table that knows a fourth one."""
+    calls = a_trace([0.0, 1.0, 2.0], content_ref=["x", None, "y"])
+    contents = pl.LazyFrame(
+        {
+            "content_ref": ["x", "y", "z"],
+            "input_text": ["a", "b", "c"],
+            "input_messages": None,
+            "output_text": ["A", "B", "C"],
+        },
+        schema_overrides={"input_messages": pl.String},
+    )
+    windows = pl.LazyFrame({"client_id": ["c"], "rate": [1.0]})
+    tables = {"contents": contents, "client_windows": windows}
+    return Trace.of(calls.frame, calls.provenance, tables)
+
+
+def test_side_tables_are_written_beside_and_read_again(tmp_path: Path) -> None:
+    trace = a_talk()
+    trace.write(tmp_path / "t.parquet")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "t.client_windows.parquet",
+        "t.contents.parquet",
+        "t.parquet",
+    ]
+    again = load(tmp_path / "t.parquet")
+    assert again.collect().equals(trace.collect())
+    assert again.tables.keys() == trace.tables.keys()
+    windows = again.tables["client_windows"].collect()
+    assert windows.equals(trace.tables["client_windows"].collect())
+    assert again.tables["contents"].collect()["output_text"].to_list() == ["A", "B"]
+
+
+def test_texts_of_calls_that_are_left_out_are_not_written(tmp_path: Path) -> None:
+    a_talk().window(1.0).write(tmp_path / "t.parquet")
+    contents = load(tmp_path / "t.parquet").tables["contents"].collect()
+    assert contents["content_ref"].to_list() == ["y"]
+
+
+def test_a_side_table_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    (tmp_path / "t.contents.parquet").write_text("mine")
+    with pytest.raises(OutputExists, match=r"t\.contents\.parquet exists already"):
+        a_talk().write(tmp_path / "t.parquet")
+    assert not (tmp_path / "t.parquet").exists()
+    a_talk().write(tmp_path / "t.parquet", overwrite=True)
+    assert load(tmp_path / "t.parquet").tables["contents"].collect().height == 2
+
+
+def test_csv_and_json_lines_hold_the_rows_alone(tmp_path: Path) -> None:
+    for name in ("t.csv", "t.jsonl"):
+        a_talk().write(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.jsonl"]
+
+
+def test_a_side_table_that_is_gone_is_doubted(tmp_path: Path) -> None:
+    a_talk().write(tmp_path / "t.parquet")
+    (tmp_path / "t.contents.parquet").unlink()
+    again = load(tmp_path / "t.parquet")
+    assert list(again.tables) == ["client_windows"]
+    assert again.collect().height == 3
+    (doubt,) = again.provenance.doubts
+    assert re.search(r"t\.contents\.parquet is gone", doubt)
+
+
+def test_what_is_written_is_never_all_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing goes through checked pieces and the engine's own streams, never through collect."""
+    trace = load("mooncake:sample").known(kind="real")
+    expected = trace.collect()
+    monkeypatch.setattr(Trace, "collect", None)
+    for ending in ("parquet", "csv", "jsonl"):
+        trace.write(tmp_path / f"t.{ending}")
+    monkeypatch.undo()
+    assert load(tmp_path / "t.parquet").collect().equals(expected)
+    assert pl.read_csv(tmp_path / "t.csv").height == expected.height
+    assert pl.read_ndjson(tmp_path / "t.jsonl").height == expected.height
 
 
 def test_an_ending_that_is_none_of_three_is_refused_before_any_work(tmp_path: Path) -> None:

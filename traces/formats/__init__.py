@@ -3,33 +3,70 @@
 Another package adds one by an entry point of the group `servescope.formats` that names a `Format`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from servescope.traces.errors import InputError, NotATrace
-from servescope.traces.formats import azure, burstgpt, canonical, mooncake
-from servescope.traces.formats.source import Source
+from servescope.traces.formats import (
+    aiperf_dag,
+    atif,
+    azure,
+    bailian,
+    burstgpt,
+    canonical,
+    exgentic,
+    gmi,
+    langfuse,
+    langsmith,
+    litellm,
+    lmcache,
+    mlcommons,
+    mooncake,
+    openai_batch,
+    openai_messages,
+    otel,
+    ragpulse,
+    servegen,
+    sharegpt,
+    swarm,
+    swe_agent,
+    table,
+    timed_trace,
+)
+from servescope.traces.formats.format import Format
+from servescope.traces.formats.source import File, Options, Source
 from servescope.traces.plugins import installed
-from servescope.traces.trace import Trace
 
-__all__ = ["BUILT_IN", "Format", "Source", "detect", "formats", "named"]
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """How a kind of file is recognised by its first 64 KiB, and read."""
-
-    sniff: Callable[[bytes], bool]
-    read: Callable[[Source], Trace]
-    says: str
-
+__all__ = ["BUILT_IN", "Format", "Options", "Source", "choose", "formats", "named", "recognise"]
 
 BUILT_IN = {
-    "burstgpt": Format(burstgpt.sniff, burstgpt.read, "BurstGPT CSV v1, v2 and v3 (with sessions)"),
-    "azure": Format(azure.sniff, azure.read, "Azure LLM inference CSV, 2023 and 2024"),
-    "mooncake": Format(mooncake.sniff, mooncake.read, "Mooncake JSON lines with prefix blocks"),
-    "canonical": Format(canonical.sniff, canonical.read, "servescope's own Parquet"),
+    "burstgpt": burstgpt.FORMAT,
+    "azure": azure.FORMAT,
+    "mooncake": mooncake.FORMAT,
+    "otel": otel.FORMAT,
+    "exgentic": exgentic.FORMAT,
+    "langfuse": langfuse.FORMAT,
+    "langsmith": langsmith.FORMAT,
+    "litellm": litellm.FORMAT,
+    "lmcache": lmcache.FORMAT,
+    "mlcommons": mlcommons.FORMAT,
+    "swarm": swarm.FORMAT,
+    "swe_agent": swe_agent.FORMAT,
+    "atif": atif.FORMAT,
+    "aiperf_dag": aiperf_dag.FORMAT,
+    "bailian": bailian.FORMAT,
+    "gmi": gmi.FORMAT,
+    "ragpulse": ragpulse.FORMAT,
+    "timed_trace": timed_trace.FORMAT,
+    "openai_batch": openai_batch.FORMAT,
+    "openai_messages": openai_messages.FORMAT,
+    "servegen": servegen.FORMAT,
+    "sharegpt": sharegpt.FORMAT,
+    "table": table.FORMAT,
+    "canonical": canonical.FORMAT,
 }
+# A first record may be long: more is looked at where the first 64 KiB say nothing.
+_HEADS = (1 << 16, 1 << 20, 1 << 24)
+_LISTED = 5
 
 
 def formats() -> dict[str, Format]:
@@ -48,18 +85,59 @@ def named(name: str) -> Format:
     return known[name]
 
 
-def detect(source: Source) -> Format:
-    """Return the format that recognises `source`; raises NotATrace if none does."""
-    head = source.head
-    for form in formats().values():
-        if form.sniff(head):
-            return form
+def recognise(file: File) -> str | None:
+    """Return the name of the format that recognises a file by its beginning; None if none does."""
+    known = formats()
+    for size in _HEADS:
+        head = file.head(size)
+        found = next((name for name, form in known.items() if form.sniff(head)), None)
+        if found is not None or len(head) < size:
+            return found
+    return None
+
+
+def choose(files: Sequence[File], name: str) -> tuple[Format, tuple[File, ...], list[str]]:
+    """Return the one format of the files, the files that are in it, and doubts about the rest.
+
+    Raises NotATrace where no file is in a known format, InputError where they are in several.
+    """
+    groups: dict[str | None, list[File]] = {}
+    for file in files:
+        groups.setdefault(recognise(file), []).append(file)
+    strange = groups.pop(None, [])
+    if not groups:
+        raise NotATrace(
+            f"{name} is in no trace format that servescope knows. {_looks(files)}",
+            "Name the format with --format to see what it misses, or say what its columns mean"
+            " with --column (docs/how-to/bring-your-own-trace.md).",
+        )
+    if len(groups) > 1:
+        found = ", ".join(f"{form} ({len(those)})" for form, those in groups.items())
+        raise InputError(
+            f"{name} holds files of several formats: {found}.",
+            "Name one with --format, or name only the files of one.",
+        )
+    ((form, chosen),) = groups.items()
+    doubts = []
+    if strange:
+        listed = ", ".join(file.path.name for file in strange[:_LISTED])
+        more = f" and {len(strange) - _LISTED} more" if len(strange) > _LISTED else ""
+        doubts.append(f"{len(strange)} files are in no known format and left out: {listed}{more}.")
+    return formats()[str(form)], tuple(chosen), doubts
+
+
+def of_format(files: Sequence[File], form: Format) -> tuple[File, ...]:
+    """Return the files that a format recognises, or all of them if it recognises none."""
+    if len(files) == 1:
+        return tuple(files)
+    return tuple(f for f in files if form.sniff(f.head(_HEADS[1]))) or tuple(files)
+
+
+def _looks(files: Sequence[File]) -> str:
+    if len(files) > 1:
+        return f"It holds {len(files)} files."
+    head = files[0].head()
     if b"\0" in head:
-        looks = "It is a binary file."
-    else:
-        first = head.split(b"\n", 1)[0].decode(errors="replace").strip()
-        looks = f"Its first line is {first[:100]!r}."
-    raise NotATrace(
-        f"{source.name} is in no trace format that servescope knows. {looks}",
-        f"Known: {', '.join(formats())}; name one with --format to see what it misses.",
-    )
+        return "It is a binary file."
+    first = head.split(b"\n", 1)[0].decode(errors="replace").strip()
+    return f"Its first line is {first[:100]!r}."

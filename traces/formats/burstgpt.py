@@ -1,21 +1,37 @@
 """BurstGPT: a university's requests to ChatGPT and GPT-4 (Wang et al., KDD 2025)."""
 
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
 import polars as pl
 
-from servescope.traces.errors import BadRow
-from servescope.traces.formats import csv
-from servescope.traces.formats.arrivals import in_order
+from servescope.traces.formats import clock, csv
+from servescope.traces.formats.export import losses, new_file, placed
+from servescope.traces.formats.format import Format
+from servescope.traces.formats.gather import gather
+from servescope.traces.formats.links import Chain
 from servescope.traces.formats.source import Source
-from servescope.traces.schema import FAILED, OK
-from servescope.traces.trace import Provenance, Trace
+from servescope.traces.schema import FAILED, OK, SCHEMA
+from servescope.traces.trace import Trace
 
-_BOTH = ("Timestamp", "Model", "Request tokens", "Response tokens", "Log Type")
-_SESSIONS = {"Session ID", "Elapsed time"}
+_NEEDED = {
+    "Timestamp": pl.Float64,
+    "Model": pl.String,
+    "Request tokens": pl.Int64,
+    "Response tokens": pl.Int64,
+    "Log Type": pl.String,
+}
+_OPTIONAL = {"Total tokens": pl.Int64, "Session ID": pl.String, "Elapsed time": pl.Float64}
+_SECONDS = "Arrivals are stamped in whole seconds: nothing finer than 2 s can be said of them."
+_NO_PREFIX = "Sessions are recorded, prefixes are not: how much of a prompt repeats is not known."
 
 
 def sniff(head: bytes) -> bool:
     """Recognise the columns of every BurstGPT version."""
-    return set(csv.header(head)) >= set(_BOTH)
+    return set(csv.header(head)) >= _NEEDED.keys()
 
 
 def read(source: Source) -> Trace:
@@ -24,76 +40,131 @@ def read(source: Source) -> Trace:
     Zero response tokens mark a failed request, which is kept. In v3 the Session ID is the program,
     a turn follows the turn before it, and its delay is the gap after that turn's Elapsed time.
     """
-    text = csv.read_text(source, *_BOTH)
-    stamps = csv.numbers(text, "Timestamp", pl.Float64, source)
-    if stamps.null_count():
-        row = text["source_row"][stamps.is_null().arg_max() or 0]
-        raise BadRow(
-            f"{source.name}, row {row}: 'Timestamp' is empty.",
-            "Every BurstGPT row says when it arrived; mend the row.",
-        )
-    first = stamps.arg_min() or 0
-    output = csv.numbers(text, "Response tokens", pl.Int64, source)
-    columns = {
-        "call_id": text["source_row"],
-        "source_row": text["source_row"],
-        "model": csv.words(text, "Model"),
-        "call_class": csv.words(text, "Log Type").str.strip_suffix(" log").str.to_lowercase(),
-        "arrival_s": stamps - stamps[first],
-        "input_tokens": csv.numbers(text, "Request tokens", pl.Int64, source),
-        "output_tokens": output,
-        "status": (output > 0).replace_strict({True: OK, False: FAILED}, return_dtype=pl.String),
-    }
-    doubts = ["Arrivals are stamped in whole seconds: nothing finer than 2 s can be said of them."]
-    recorded = set(text.columns) >= _SESSIONS
-    if recorded:
-        columns["program_id"] = csv.words(text, "Session ID")
-        columns["observed_e2e_s"] = csv.numbers(text, "Elapsed time", pl.Float64, source)
-    calls, moved = in_order(pl.DataFrame(columns))
-    doubts.extend(moved)
-    if recorded:
-        calls, overlapping = _with_sessions(calls)
-        doubts.append(
-            "Sessions are recorded, prefixes are not: how much of a prompt repeats is not known."
-        )
-        if overlapping:
-            doubts.append(
-                f"{overlapping} turns arrived before the turn before them had ended; their pause"
-                " is taken as 0."
-            )
-    provenance = Provenance(
+    batches = csv.batches(source, _NEEDED, _OPTIONAL)
+    first = next(batches)
+    sessions = "Session ID" in first.columns
+    unequal = 0
+
+    def calls() -> Iterator[pl.DataFrame]:
+        nonlocal unequal
+        for batch in itertools.chain([first], batches):
+            if "Total tokens" in batch.columns:
+                sums = pl.col("Request tokens") + pl.col("Response tokens")
+                unequal += batch.filter(pl.col("Total tokens") != sums).height
+            yield _renamed(_placed(batch, source), sessions)
+
+    doubts = [_SECONDS]
+    if sessions:
+        doubts.append(_NO_PREFIX)
+    trace = gather(
+        source,
+        calls(),
+        chain=Chain() if sessions else None,
         format="burstgpt",
-        source=source.name,
-        sha256=source.sha256,
         licence="CC-BY-4.0",
         attribution="Wang et al., BurstGPT, KDD 2025 (arXiv 2401.17644)",
-        rows_read=text.height,
-        t0=f"{text['Timestamp'][first]} s after 00:00 of the source's first day, local time",
+        t0=lambda ns: (
+            f"{ns / clock.NS_PER['s']:.15g} s after 00:00 of the source's first day, local time"
+        ),
+        clock="source",
+        units="seconds, as published",
         tick_s=1.0,
-        doubts=tuple(doubts),
+        doubts=doubts,
     )
-    return Trace.of(calls, provenance)
+    if unequal:
+        trace = trace.doubting(f"In {unequal} rows Total tokens is not the sum of the other two.")
+    return trace
 
 
-def _with_sessions(calls: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Link the turns of each session, and count those that overlap the turn before.
+def _placed(batch: pl.DataFrame, source: Source) -> pl.DataFrame:
+    for row in batch.filter(pl.col("Timestamp").is_null())["source_row"]:
+        source.reject(
+            row,
+            "'Timestamp' is empty.",
+            "Every BurstGPT row says when it arrived; mend the row.",
+            reason="Timestamp is empty",
+        )
+    return batch.drop_nulls("Timestamp")
 
-    The calls are in order of arrival, ties as they stood in the file, and so are the turns.
+
+def _renamed(batch: pl.DataFrame, sessions: bool) -> pl.DataFrame:
+    output = pl.col("Response tokens")
+    columns = {
+        "source_row": pl.col("source_row"),
+        "stamp_ns": (pl.col("Timestamp") * clock.NS_PER["s"]).round().cast(pl.Int64),
+        "model": csv.words("Model"),
+        "call_class": pl.col("Log Type").str.strip_suffix(" log").str.to_lowercase(),
+        "input_tokens": pl.col("Request tokens"),
+        "output_tokens": output,
+        "status": pl.when(output > 0).then(pl.lit(OK)).when(output == 0).then(pl.lit(FAILED)),
+    }
+    if sessions:
+        columns["program_id"] = csv.words("Session ID")
+        columns["observed_e2e_s"] = pl.col("Elapsed time")
+    return batch.select(**columns)
+
+
+def write(trace: Trace, path: Path) -> list[str]:
+    """Write v1, or v3 if calls name programs; stamps go on from the source's own zero if known.
+
+    A stamp is written with as many digits as it has. Response tokens are 0 where a call failed.
     """
-    calls = calls.with_columns(call_id=pl.col("call_id").cast(pl.String))
-    in_session = pl.col("program_id").is_not_null()
-    before = pl.col("call_id").shift(1).over("program_id")
-    ended_s = (pl.col("arrival_s") + pl.col("observed_e2e_s")).shift(1).over("program_id")
-    follows = in_session & before.is_not_null()
-    gap_s = pl.when(follows).then(pl.col("arrival_s") - ended_s)
-    linked = calls.with_columns(
-        turn=pl.when(in_session).then(pl.int_range(pl.len()).over("program_id")),
-        parents=pl.when(follows)
-        .then(pl.concat_list(before))
-        .when(in_session)
-        .then(pl.lit([], dtype=pl.List(pl.String))),
-        # Both stamps are whole seconds, so a pause of nothing can come out as -1 s.
-        delay_s=gap_s.clip(lower_bound=0.0),
-        delay_kind=pl.when(follows).then(pl.lit("user")),
+    calls, doubts = placed(trace, "arrival_s", "input_tokens")
+    there = set(calls.columns)
+    programs = "program_id" in there and bool(
+        calls.frame.select(pl.col("program_id").count()).collect().item()
     )
-    return linked, calls.filter(gap_s < -1).height
+    about = trace.provenance
+    zero_ns = about.t0_ns if about.clock == "source" and about.t0_ns else 0
+    known = [c for c in (*_HELD, *(_HELD_V3 if programs else ())) if c in there]
+    answered = "output_tokens is more than 0 though the call failed"
+    spoilt = 0
+    with new_file(path) as file:
+        for number, batch in enumerate(calls.batches(*known)):
+            batch = batch.with_columns(
+                pl.lit(None, SCHEMA[c]).alias(c) for c in (*_HELD, *_HELD_V3) if c not in known
+            )
+            failed = (pl.col("status") != OK).fill_null(False)
+            spoilt += batch.filter(failed & (pl.col("output_tokens") > 0)).height
+            rows = _as_published(batch, zero_ns, failed, programs)
+            file.write(rows.write_csv(include_header=number == 0).encode())
+    if spoilt:
+        doubts.append(f"In {spoilt} calls {answered}; it is written as 0.")
+    return doubts + losses(calls, *known)
+
+
+_HELD = ("arrival_s", "input_tokens", "output_tokens", "model", "call_class", "status")
+_HELD_V3 = ("program_id", "delay_s", "observed_e2e_s")
+
+
+def _as_published(
+    batch: pl.DataFrame, zero_ns: int, failed: pl.Expr, programs: bool
+) -> pl.DataFrame:
+    stamp = clock.decimal_text(clock.to_ns(pl.col("arrival_s")) + zero_ns, "s")
+    kind = pl.col("call_class")
+    output = pl.when(failed).then(0).otherwise(pl.col("output_tokens"))
+    columns = {
+        "Timestamp": stamp,
+        "Session ID": pl.col("program_id"),
+        "Elapsed time": pl.col("observed_e2e_s"),
+        "Model": pl.col("model"),
+        "Request tokens": pl.col("input_tokens"),
+        "Response tokens": output,
+        "Total tokens": pl.col("input_tokens") + output,
+        "Log Type": pl.when(kind == "api")
+        .then(pl.lit("API log"))
+        .when(kind.is_not_null())
+        .then(pl.concat_str(kind.str.to_titlecase(), pl.lit(" log"))),
+    }
+    if not programs:
+        del columns["Session ID"], columns["Elapsed time"]
+    return batch.select(**columns)
+
+
+FORMAT = Format(
+    sniff,
+    read,
+    "BurstGPT CSV v1, v2 and v3 (with sessions)",
+    "the columns Timestamp, Model, Request tokens, Response tokens and Log Type",
+    write,
+)

@@ -10,7 +10,7 @@ import pytest
 
 from servescope.traces import inspect, load
 from servescope.traces.errors import BadRow
-from servescope.traces.formats.arrivals import MOVED
+from servescope.traces.formats.gather import MOVED
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
 Write = Callable[..., Path]
@@ -88,18 +88,44 @@ def test_a_stamp_in_utc_is_of_2024(a_file: Write) -> None:
     assert "DynamoLLM" in (trace.provenance.attribution or "")
 
 
+IMAGES = "NumImages,TIMESTAMP,ContextTokens,GeneratedTokens\n"
+
+
+def test_the_images_of_2025_are_counted_wherever_their_column_stands(a_file: Write) -> None:
+    trace = load(a_file(IMAGES + "2,2024-10-15 00:00:00.1,5,1\n,2024-10-15 00:00:00.2,6,1\n"))
+    assert trace.collect()["image_count"].to_list() == [2, None]
+    assert trace.provenance.attribution == "multimodal trace, 2025; Azure/AzurePublicDataset"
+    assert "image_count" not in load("azure:sample").columns
+
+
+def test_files_with_and_without_images_can_lie_in_one_folder(a_file: Write, tmp_path: Path) -> None:
+    a_file(HEADER + "2024-10-15 00:00:00,5,1\n", "a.csv")
+    a_file(IMAGES + "2,2024-10-15 00:00:01,6,1\n", "b.csv")
+    assert load(tmp_path).collect()["image_count"].to_list() == [None, 2]
+
+
+def test_a_file_without_a_good_row_is_no_trace(a_file: Write, tmp_path: Path) -> None:
+    path = a_file(HEADER + "2024-10-15 00:00:00,five,1\n")
+    with pytest.raises(BadRow, match=r"has no row that can be read\. See .*r\.jsonl for why"):
+        load(path, on_error="skip", rejected=tmp_path / "r.jsonl")
+
+
 def test_rows_are_sorted_by_time_and_that_is_said(a_file: Write) -> None:
     rows = "2023-11-16 18:17:04.0,1,2\r\n2023-11-16 18:17:03.5,3,4\r\n"
     trace = load(a_file(HEADER + rows))
     assert trace.collect()["source_row"].to_list() == [2, 1]
     assert trace.provenance.doubts == (MOVED,)
-    assert (trace.provenance.t0 or "").startswith("2023-11-16 18:17:03.5,")
+    assert trace.provenance.t0 == "2023-11-16 18:17:03.5000000, no zone given"
 
 
-@pytest.mark.parametrize("stamp", ["", "yesterday", "2023-13-01 00:00:00", "1700000000"])
+@pytest.mark.parametrize(
+    "stamp", ["", "yesterday", "2023-13-01 00:00:00", "9999-01-01 00:00:00", "1700000000"]
+)
 def test_a_stamp_that_is_no_date_is_named(a_file: Write, stamp: str) -> None:
     rows = f"2023-11-16 18:17:03,1,2\r\n\r\n{stamp},3,4"
-    with pytest.raises(BadRow, match=f"row 3: 'TIMESTAMP' is '{stamp}', not a date and time"):
+    with pytest.raises(
+        BadRow, match=f"trace.csv, line 4: 'TIMESTAMP' is '{stamp}', not a date and time"
+    ):
         load(a_file(HEADER + rows))
 
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from servescope.traces import Trace, load
-from servescope.traces.errors import BadRow, MissingColumns
+from servescope.traces.errors import BadRow, InputError, MissingColumns
 from servescope.traces.formats.canonical import sniff
 
 TABLE = pl.DataFrame({"arrival_s": [0, 5], "input_tokens": [1, None], "output_tokens": [3, 4]})
@@ -75,3 +75,10 @@ def test_a_gzipped_parquet_is_told_to_unpack(tmp_path: Path, a_file: Callable[..
 def test_foreign_columns_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(MissingColumns, match="does not know: latency_ms"):
         load(a_parquet(tmp_path / "t", TABLE.with_columns(latency_ms=3)))
+
+
+def test_several_files_are_not_one_trace(tmp_path: Path) -> None:
+    a_parquet(tmp_path / "one")
+    a_parquet(tmp_path / "two")
+    with pytest.raises(InputError, match="is more than one Parquet file"):
+        load(tmp_path)

@@ -11,9 +11,10 @@ from types import ModuleType
 
 import pytest
 
-from servescope.traces import BUNDLED, Provenance, Trace, formats, inspect, load
+from servescope.traces import BUNDLED, Provenance, Trace, formats, load
 from servescope.traces.errors import BadRow, InputError, MissingColumns, NotATrace
-from servescope.traces.formats import BUILT_IN, Format
+from servescope.traces.formats import BUILT_IN, Format, locate
+from servescope.traces.formats.gather import MOVED
 from servescope.traces.formats.source import Source
 
 ROOT = Path(__file__).parents[3]
@@ -112,8 +113,14 @@ def test_whatever_cannot_be_read_is_the_users_input_and_no_traceback(
 
 
 def test_an_unknown_text_is_shown_by_its_first_line(a_file: Callable[..., Path]) -> None:
-    with pytest.raises(NotATrace, match=r"Its first line is 'zeit;tokens'.*Known: burstgpt"):
+    with pytest.raises(NotATrace, match=r"Its first line is 'zeit;tokens'\. Name the format"):
         load(a_file("zeit;tokens\n1;2\n"))
+
+
+def test_a_first_record_may_be_longer_than_the_first_look(a_file: Callable[..., Path]) -> None:
+    line = f'{{"note": "{"x" * 200_000}", "timestamp": 0, "input_length": 1, "output_length": 1'
+    (file,) = locate.find(str(a_file(line + ', "hash_ids": [1]}\n')))
+    assert formats.recognise(file) == "mooncake"
 
 
 def test_a_binary_file_is_called_one(a_file: Callable[..., Path]) -> None:
@@ -174,8 +181,10 @@ def test_a_stranger_adds_a_format(
     assert load(a_file("ODD 1")).provenance.format == "odd"
     assert load(a_file("even"), format="odd").collect().height == 2
     assert list(formats.formats()) == ["odd", *BUILT_IN]
-    with pytest.raises(NotATrace, match="Known: odd, burstgpt"):
+    with pytest.raises(NotATrace, match="Its first line is 'EVEN'"):
         load(a_file("EVEN"))
+    with pytest.raises(InputError, match="Known: odd, burstgpt"):
+        load(a_file("EVEN"), format="even")
 
 
 def test_a_stranger_can_recognise_a_dialect_before_the_built_in_format(
@@ -184,8 +193,9 @@ def test_a_stranger_can_recognise_a_dialect_before_the_built_in_format(
     dialect = Format(lambda head: b'"dialect"' in head, BUILT_IN["mooncake"].read, "a dialect")
     strangers(monkeypatch, dialect=f"{a_module(monkeypatch, it=dialect)}:it")
     line = '{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": [1], "dialect": 1}'
-    source = Source.at(a_file(line))
-    assert formats.detect(source) is dialect
+    (file,) = locate.find(str(a_file(line)))
+    form, files, doubts = formats.choose([file], "it")
+    assert (form, files, doubts) == (dialect, (file,), [])
 
 
 def test_a_stranger_cannot_take_a_built_in_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,8 +238,8 @@ def test_the_how_to_makes_a_format_that_works(
         assert calls["source_row"].to_list() == [2, 1, 3]
         assert calls["output_tokens"].to_list() == [None, 64, 64]
         assert trace.provenance.t0 == "1700000000000 ms since 1970-01-01 UTC"
-        assert inspect(trace).doubts == ()
-    with pytest.raises(BadRow, match=r"gateway\.log, row 1: 'x y' is not three numbers"):
+        assert trace.provenance.doubts == (MOVED,)
+    with pytest.raises(BadRow, match=r"gateway\.log, line 2: 'x y' is not three numbers"):
         load(a_file("#gateway 1\nx y\n", "gateway.log"))
-    with pytest.raises(BadRow, match="has no rows"):
+    with pytest.raises(BadRow, match="has no row that can be read"):
         load(a_file("#gateway 1\n", "gateway.log"))

@@ -7,13 +7,14 @@ import polars as pl
 import pytest
 
 from servescope.traces import inspect, load
-from servescope.traces.errors import BadRow
-from servescope.traces.formats.arrivals import MOVED
+from servescope.traces.errors import BadRow, InputError
+from servescope.traces.formats import BUILT_IN
+from servescope.traces.formats.gather import MOVED
 
 Write = Callable[..., Path]
 
 
-def a_line(timestamp: int = 0, inputs: int = 600, **fields: object) -> str:
+def a_line(timestamp: float | str | None = 0, inputs: int = 600, **fields: object) -> str:
     ids = list(range(-(-inputs // 512)))
     line = {"timestamp": timestamp, "input_length": inputs, "output_length": 3, "hash_ids": ids}
     return json.dumps({**line, **fields}) + "\n"
@@ -128,26 +129,207 @@ def test_an_empty_prompt_has_no_blocks(a_file: Write) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (a_line(hash_ids=[1]), "1 hash_ids do not fit 600 tokens in blocks of 512"),
-        (a_line(hash_ids=[1, 2, 3]), "3 hash_ids do not fit 600 tokens"),
-        (a_line(hash_ids=[1, -2]), r"Expected `int` >= 0 - at `\$\.hash_ids\["),
-        (a_line(hash_ids=[1, 2**64]), f"hash id {2**64} has over 64 bits"),
-        (a_line(hash_ids=None), r"got `null` - at `\$\.hash_ids`"),
-        (a_line(timestamp="30"), r"Expected `int`, got `str` - at `\$\.timestamp`"),
-        (a_line(output_length=None), r"got `null` - at `\$\.output_length`"),
-        (a_line(output_length=-1), r"Expected `int` >= 0 - at `\$\.output_length`"),
+        (a_line(hash_ids=[1]), "1 prefix blocks do not fit 600 tokens in blocks of 512"),
+        (a_line(hash_ids=[1, 2, 3]), "3 prefix blocks do not fit 600 tokens"),
+        (a_line(hash_ids=[1, -2]), "prefix_blocks holds -2, which has no place in 64 bits"),
+        (
+            a_line(hash_ids=[1, 2**64]),
+            f"prefix_blocks holds {2**64}, which has no place in 64 bits",
+        ),
+        (a_line(hash_ids="1"), r"Expected `array \| null`, got `str` - at `\$\.hash_ids`"),
+        (a_line(timestamp="soon"), "its timestamp 'soon' is no moment in ms"),
+        (a_line(timestamp=True), r"got `bool` - at `\$\.timestamp`"),
+        (a_line(timestamp=None), "no `timestamp` and follows no line of its session"),
+        (a_line(input_length=None), "none of `input_length`, `text_input`, `messages` and"),
+        (a_line(output_length=-1), "output_tokens is -1"),
         (a_line(output_length=1.5), r"got `float` - at `\$\.output_length`"),
-        ('{"timestamp": 0}\n', "missing required field `input_length`"),
+        (a_line(message_mode="delta"), "holds only what its turn adds"),
+        (a_line(context_mode="deltas_without_responses"), "holds only what its turn adds"),
+        ('{"timestamp": 0}\n', "none of `input_length`, `text_input`, `messages` and `payload`"),
         (a_line()[:30], "Input data was truncated"),
         ("rubbish\n", "JSON is malformed"),
     ],
 )
 def test_a_line_that_makes_no_sense_is_named(a_file: Write, line: str, message: str) -> None:
-    with pytest.raises(BadRow, match=rf"line 3: .*({message})"):
+    with pytest.raises(BadRow, match=rf"trace\.csv, line 3: .*({message})"):
         load(a_file(a_line() + "\n" + line))
 
 
-def test_a_dialect_on_the_first_line_is_recognised_and_said_to_be_one(a_file: Write) -> None:
-    """Nanoseconds as text are not milliseconds: the file is Mooncake-shaped, and refused."""
-    with pytest.raises(BadRow, match=r"line 1: Expected `int`, got `str` - at `\$\.timestamp`"):
-        load(a_file(a_line(timestamp="1700000000000000000")))
+@pytest.mark.parametrize("stamp", [1_753_780_607_550_317_897, "1753780607550317897", -(10**17)])
+def test_a_stamp_beyond_any_trace_asks_for_the_unit_and_the_blocks(
+    a_file: Write, stamp: int | str
+) -> None:
+    with pytest.raises(BadRow, match=r"trace\.csv, line 2: .* no moment in ms .* 2262") as bad:
+        load(a_file(a_line() + a_line(timestamp=stamp)))
+    assert "--unit" in bad.value.mend
+    assert "--block-tokens" in bad.value.mend
+
+
+def test_the_user_may_name_unit_and_blocks(a_file: Write) -> None:
+    lines = a_line(1, inputs=40, hash_ids=[1, 2]) + a_line(3, inputs=47, hash_ids=[1, 2])
+    trace = load(a_file(lines), format="mooncake", unit="s", block_tokens=20, block_rule="floor")
+    assert trace.collect()["arrival_s"].to_list() == [0.0, 2.0]
+    known = trace.provenance
+    assert (known.block_tokens, known.block_rule, known.tick_s) == (20, "floor", 1.0)
+    assert (known.t0, known.units) == ("1 s on the source's own clock", "seconds")
+    assert known.licence is None
+
+
+def test_the_unit_is_that_of_pauses_too(a_file: Write) -> None:
+    mode = {"session_id": "a", "context_mode": "message_array_with_responses"}
+    path = a_file(a_line(0, **mode) + a_line(None, delay=1.5, **mode))
+    assert load(path, unit="s").collect()["delay_s"].to_list() == [None, 1.5]
+    assert load(path).collect()["delay_s"].to_list() == [None, 0.0015]
+
+
+def test_fractions_of_a_millisecond_are_kept(a_file: Write) -> None:
+    """A double of epoch milliseconds tells whole microseconds apart, and no more."""
+    stamps = (1700000000000.001, 1700000000000.25, 1700000001000.003)
+    trace = load(a_file("".join(a_line(stamp) for stamp in stamps)))
+    assert trace.collect()["arrival_s"].to_list() == [0.0, 0.000249, 1.000002]
+    known = trace.provenance
+    assert (known.t0_ns, known.clock, known.tick_s) == (1700000000000001000, "utc", None)
+    assert known.t0 == "2023-11-14 22:13:20.000001 UTC"
+
+
+def test_plain_lines_have_no_columns_of_sessions_or_texts(a_file: Write) -> None:
+    trace = load(a_file(a_line() + a_line(5)))
+    assert not {"parents", "delay_s", "content_ref"} & set(trace.columns)
+    assert trace.tables == {}
+    assert trace.provenance.inferred == {}
+    assert trace.provenance.licence == "Apache-2.0"
+
+
+SESSIONS = """\
+{"session_id": "a", "timestamp": 1000, "input_length": 600, "output_length": 40, "hash_ids": [1, 2]}
+{"timestamp": 1200, "input_length": 5}
+{"session_id": "a", "delay": 500.5, "input_length": 700, "output_length": 20}
+{"session_id": 7, "timestamp": 1250.5, "input_length": 9, "output_length": 1}
+{"session_id": "a", "timestamp": 4000, "input_length": 710, "output_length": 3}
+{"session_id": 7, "timestamp": 2000, "input_length": 10, "output_length": 2}
+"""
+
+
+def test_lines_of_a_session_are_turns_in_order(a_file: Write) -> None:
+    trace = load(a_file(SESSIONS))
+    calls = trace.collect().sort("source_row")
+    assert calls["program_id"].to_list() == ["a", None, "a", "7", "a", "7"]
+    assert calls["turn"].to_list() == [0, None, 1, 0, 2, 1]
+    assert calls["parents"].to_list() == [[], None, ["1"], [], ["3"], ["4"]]
+    assert calls["arrival_s"].to_list() == [0.0, 0.2, None, 0.2505, 3.0, 1.0]
+    assert calls["delay_s"].to_list() == [None, None, 0.5005, None, None, 0.7495]
+    assert calls["delay_kind"].to_list() == [None, None, "user", None, "user", "user"]
+    assert calls["output_tokens"].to_list() == [40, None, 20, 1, 3, 2]
+    assert calls["prefix_blocks"].to_list() == [[1, 2], *[None] * 5]
+    known = trace.provenance
+    assert known.inferred["delay_s"].startswith("the gap between two arrivals")
+    assert known.doubts == (
+        MOVED,
+        "In 3 later turns input_length is read as the whole prompt; AIPerf adds the turns before"
+        " to it unless it is told otherwise.",
+    )
+
+
+def test_a_session_that_says_how_it_counts_is_not_doubted(a_file: Write) -> None:
+    mode = {"session_id": "a", "context_mode": "message_array_with_responses"}
+    trace = load(a_file(a_line(0, **mode) + a_line(None, delay=10, **mode)))
+    assert trace.provenance.doubts == ()
+    assert trace.provenance.inferred == {}
+
+
+def test_a_turn_stamped_before_the_one_it_follows_has_no_pause(a_file: Write) -> None:
+    mode = {"session_id": "a", "context_mode": "message_array_with_responses"}
+    lines = "".join(a_line(stamp, **mode) for stamp in (5000, 4500, 1000))
+    trace = load(a_file(lines))
+    assert trace.collect().sort("turn")["delay_s"].to_list() == [None, 0.0, 0.0]
+    assert trace.provenance.doubts == (
+        MOVED,
+        "1 lines of a session are stamped before the line that they follow; their pause is taken"
+        " as 0.",
+    )
+
+
+def test_prompts_may_be_texts(a_file: Write) -> None:
+    lines = (
+        {"timestamp": 0, "text_input": "abcdefgh", "output_length": 3},
+        {"timestamp": 1, "messages": [{"role": "user", "content": "abc"}], "tools": [{}]},
+        {"timestamp": 2, "payload": {"model": "m", "messages": [{"content": "abcdefghi"}]}},
+        {"timestamp": 3, "input_length": 50},
+    )
+    path = a_file("".join(json.dumps(line) + "\n" for line in lines))
+    trace = load(path, tokenizer="estimate")
+    calls = trace.collect()
+    assert calls["input_tokens"].to_list() == [2, 1, 3, 50]
+    assert calls["model"].to_list() == [None, None, "m", None]
+    assert calls["content_ref"].to_list() == ["1", "2", "3", None]
+    texts = trace.tables["contents"].collect()
+    assert texts["input_text"].to_list() == ["abcdefgh", None, None]
+    assert texts["input_messages"].to_list() == [
+        None,
+        '[{"role":"user","content":"abc"}]',
+        '[{"content":"abcdefghi"}]',
+    ]
+    assert "prefix_blocks" not in trace.columns
+    known = trace.provenance
+    assert known.block_tokens is known.block_rule is known.block_scope is known.licence is None
+    assert "1 prompts offer tools, whose definitions are not kept." in trace.provenance.doubts
+    assert load(path).collect()["input_tokens"].to_list() == [None, None, None, 50]
+
+
+def test_without_any_sign_of_the_unit_it_must_be_named(a_file: Write) -> None:
+    """GuideLLM writes the same three fields in seconds."""
+    path = a_file('{"timestamp": 0, "input_length": 4, "output_length": 2}\n' * 2)
+    with pytest.raises(InputError, match=r"milliseconds could be told from the seconds.*--unit"):
+        load(path)
+    assert load(path, unit="ms").collect().height == 2
+
+
+def test_bad_lines_may_be_put_aside(a_file: Write, tmp_path: Path) -> None:
+    mode = {"session_id": "a", "context_mode": "message_array_with_responses"}
+    lines = a_line(**mode) + a_line(-1.5, **mode, output_length=-3) + a_line(None, delay=9, **mode)
+    trace = load(a_file(lines + "{}\n"), on_error="skip", rejected=tmp_path / "r.jsonl")
+    assert trace.collect()["parents"].to_list() == [[], []]
+    assert trace.provenance.rows_read == 4
+    assert trace.provenance.rows_dropped == {
+        "output_tokens is negative": 1,
+        "not a line of Mooncake": 1,
+    }
+    assert '"where":"' in (tmp_path / "r.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"chat_id": 1, "timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": [1]}',
+        '{"timestamp": "0", "input_length": 1, "output_length": 1, "hash_ids": [1]}',
+        '{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": {"history": [1]}}',
+        '{"timestamp": 0, "input_length": 33, "output_length": 1, "hash_ids": [1, 2, 3]}',
+        '{"timestamp": 0, "messages": [{"role": "user"}], "prompt_tokens": 3}',
+        '{"session_id": "a", "timestamp": 0, "input": [], "output": ""}',
+    ],
+)
+def test_lines_of_others_are_not_claimed(line: str) -> None:
+    assert not BUILT_IN["mooncake"].sniff(line.encode() + b"\n")
+
+
+def test_the_sample_of_the_fuzzer_is_read() -> None:
+    trace = load(Path(__file__).parents[2] / "data" / "formats" / "mooncake.jsonl")
+    assert trace.provenance.format == "mooncake"
+    assert trace.collect().height == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "span_s", "rate", "tied"),
+    [
+        ("synthetic_trace.jsonl.gz", 1022.0, 3.906, None),
+        ("conversation_trace.head400.jsonl", 141.0, 2.83, 0.88),
+    ],
+)
+def test_rates_and_ties_are_the_published_ones(
+    original: Callable[[str], Path], name: str, span_s: float, rate: float, tied: float | None
+) -> None:
+    quality = inspect(load(original(f"mooncake/{name}")))
+    assert quality.span_s == pytest.approx(span_s, abs=0.05)
+    assert (quality.calls - 1) / quality.span_s == pytest.approx(rate, abs=0.005)
+    if tied is not None:
+        assert quality.tied_share == pytest.approx(tied, abs=0.005)
