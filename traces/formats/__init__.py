@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from servescope.traces.errors import InputError, NotATrace
 from servescope.traces.formats import (
+    aibrix,
     aiperf_dag,
     atif,
     azure,
@@ -18,19 +19,24 @@ from servescope.traces.formats import (
     langfuse,
     langsmith,
     litellm,
+    llmservingsim,
     lmcache,
     mlcommons,
     mooncake,
     openai_batch,
     openai_messages,
     otel,
+    prism,
     ragpulse,
     servegen,
     sharegpt,
+    splitwise,
     swarm,
     swe_agent,
     table,
     timed_trace,
+    token_lengths,
+    vidur,
 )
 from servescope.traces.formats.format import Format
 from servescope.traces.formats.source import File, Options, Source
@@ -61,6 +67,12 @@ BUILT_IN = {
     "openai_messages": openai_messages.FORMAT,
     "servegen": servegen.FORMAT,
     "sharegpt": sharegpt.FORMAT,
+    "vidur": vidur.FORMAT,
+    "splitwise": splitwise.FORMAT,
+    "token_lengths": token_lengths.FORMAT,
+    "prism": prism.FORMAT,
+    "llmservingsim": llmservingsim.FORMAT,
+    "aibrix": aibrix.FORMAT,
     "table": table.FORMAT,
     "canonical": canonical.FORMAT,
 }
