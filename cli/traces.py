@@ -124,7 +124,8 @@ def convert(
         bool, typer.Option("--infer-sessions", help="Chain calls by the prefixes they share.")
     ] = False,
     align: Annotated[
-        str, typer.Option(help="Merge by 'start', or by the 'clock' where all are in UTC.")
+        Literal["start", "clock"],
+        typer.Option(help="Merge by the start, or by the clock where all are in UTC."),
     ] = "start",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:

@@ -208,7 +208,7 @@ def _unused(trace: Trace) -> list[str]:
 
 
 def _blocks(ids: list[int] | None, key: str, local: bool) -> tuple[int, ...]:
-    """Return the ids of prefix blocks; those that mean something in one program alone are salted."""
+    """Return the ids of prefix blocks, salted where they mean something in one program alone."""
     if not local or not ids:
         return tuple(ids or ())
     salt = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")

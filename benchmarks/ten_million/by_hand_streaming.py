@@ -20,9 +20,7 @@ for model in models:
     )
     lengths[model] = [
         list(
-            part.select(
-                pl.col(c).quantile(q, "nearest").alias(str(q)) for q in (0.5, 0.9, 0.99)
-            )
+            part.select(pl.col(c).quantile(q, "nearest").alias(str(q)) for q in (0.5, 0.9, 0.99))
             .collect()
             .row(0)
         )

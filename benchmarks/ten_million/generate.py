@@ -1,4 +1,4 @@
-"""Writes a BurstGPT v1 CSV of any length: bursts, ties, two models, failures; the same each time."""
+"""Writes a BurstGPT v1 CSV of any length: bursts, ties, two models, failures; always the same."""
 
 import sys
 from pathlib import Path

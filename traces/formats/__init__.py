@@ -14,6 +14,7 @@ from servescope.traces.formats import (
     bailian,
     burstgpt,
     canonical,
+    cc_traces,
     exgentic,
     gmi,
     langfuse,
@@ -37,6 +38,7 @@ from servescope.traces.formats import (
     timed_trace,
     token_lengths,
     vidur,
+    weka,
 )
 from servescope.traces.formats.format import Format
 from servescope.traces.formats.source import File, Options, Source
@@ -73,6 +75,8 @@ BUILT_IN = {
     "prism": prism.FORMAT,
     "llmservingsim": llmservingsim.FORMAT,
     "aibrix": aibrix.FORMAT,
+    "weka": weka.FORMAT,
+    "cc_traces": cc_traces.FORMAT,
     "table": table.FORMAT,
     "canonical": canonical.FORMAT,
 }

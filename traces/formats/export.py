@@ -33,7 +33,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
                         yield packed  # type: ignore[misc]
                 case ".zst":
                     with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as packed:
-                        yield packed  # type: ignore[misc]
+                        yield packed
                 case _:
                     yield file
         os.replace(partial, path)

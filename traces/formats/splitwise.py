@@ -31,7 +31,8 @@ def sniff(head: bytes) -> bool:
 def read(source: Source) -> Trace:
     """Read arrivals, in seconds unless the user says else, and the tokens of each request.
 
-    Requests to other models than LLMs are refused. The simulator gives one size of prompt and answer to a request, whatever its batch_size: where
+    Requests to other models than LLMs are refused. The simulator gives one size of prompt and
+    answer to a request, whatever its batch_size: where
     that is above 1, it is doubted.
     """
     batched = 0

@@ -6,6 +6,7 @@ tests/data/corpus and read again for ever.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from servescope.traces.formats.source import File
 
 DATA = Path(__file__).parents[2] / "data"
 SAMPLES = sorted(path for path in (DATA / "formats").rglob("*") if path.is_file())
-CORPUS = sorted((DATA / "corpus").iterdir())
+CORPUS = sorted((DATA / "corpus").glob("*-*"))
 SAID = Options(unit="s", block_tokens=16, block_rule="ceil")
 
 NASTY = st.sampled_from(
@@ -38,7 +39,7 @@ NASTY = st.sampled_from(
             b"\xed\xa0\x80",
         ),
         *(b"\\ud800", b"\xef\xbb\xbf", b"1970-13-45T99:99:99Z", b"9999-12-31T23:59:59Z", b"  "),
-        *("é".encode(), "２".encode(), b"=1+1", b"__import__('os').abort()"),
+        *("é".encode(), b"\xef\xbc\x92", b"=1+1", b"__import__('os').abort()"),
     ]
 )
 
@@ -65,15 +66,18 @@ def format_of(path: Path) -> str:
     return inside.parts[0].split(".")[0]
 
 
+def clear(refused: ServescopeError) -> bool:
+    """Return whether an error says both what is wrong and how to mend it."""
+    return bool(refused.wrong.strip() and refused.mend.strip())
+
+
 def read(path: Path, name: str, aside: Path | None = None) -> Trace | None:
     """Return the trace, or None if the loader refused it as it should."""
     file = File(path, path.name)
     try:
         return BUILT_IN[name].read(Source((file,), path.name, SAID, Rejects(aside)))
-    except ServescopeError as error:
-        assert error.wrong.strip()
-        assert error.mend.strip()
-        return None
+    except ServescopeError as refused:
+        return None if clear(refused) else pytest.fail(f"no clear error: {refused!r}")
 
 
 def assert_sound(trace: Trace) -> None:
@@ -132,7 +136,5 @@ def test_any_bytes_are_refused_clearly(
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "any"
     path.write_bytes(content)
-    try:
+    with pytest.raises(ServescopeError, match=re.escape(str(path))):
         load(path)
-    except ServescopeError as error:
-        assert str(path) in str(error)
