@@ -35,7 +35,7 @@ class _Step(msgspec.Struct):
     input_toks: _Whole
     output_toks: _Whole
     tool_duration_ns: _Whole = 0
-    input_tok_ids: msgspec.Raw | None = None
+    input_tok_ids: list[int] | None = None
 
 
 class _Planned(msgspec.Struct):
@@ -46,7 +46,7 @@ class _Planned(msgspec.Struct):
     output_toks: _Whole | None = None
     session_id: str | int | None = None
     sub_requests: list[_Step] | None = None
-    input_tok_ids: msgspec.Raw | None = None
+    input_tok_ids: list[int] | None = None
 
 
 class _Measured(msgspec.Struct):
