@@ -73,12 +73,12 @@ def broken(tmp_path: Path) -> Path:
     ("name", "says"),
     [
         ("none.csv", "does not exist. Check the path"),
-        ("folder", "is a folder and no run directory. Give"),
+        ("folder", "is a folder without files. Check the path"),
         ("empty.csv", "is empty. Give a file"),
         ("header.csv", "no rows. Give"),
-        ("binary.csv", "It is a binary file. Known: "),
-        ("wrong.csv", "Its first line is 'time,prompt,answer'. Known: "),
-        ("letters.csv", "row 1: 'ContextTokens' is 'many', not a whole number. Mend"),
+        ("binary.csv", "It is a binary file. Name the format with --format"),
+        ("wrong.csv", "Its first line is 'time,prompt,answer'. Name the format"),
+        ("letters.csv", "line 2: 'ContextTokens' is 'many', not a whole number. Mend"),
         ("cut.jsonl.gz", "gz"),
     ],
 )

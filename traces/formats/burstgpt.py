@@ -43,19 +43,18 @@ def read(source: Source) -> Trace:
     batches = csv.batches(source, _NEEDED, _OPTIONAL)
     first = next(batches)
     sessions = "Session ID" in first.columns
-    unequal = 0
+    unequal, whole = 0, True
 
     def calls() -> Iterator[pl.DataFrame]:
-        nonlocal unequal
+        nonlocal unequal, whole
         for batch in itertools.chain([first], batches):
             if "Total tokens" in batch.columns:
                 sums = pl.col("Request tokens") + pl.col("Response tokens")
                 unequal += batch.filter(pl.col("Total tokens") != sums).height
-            yield _renamed(_placed(batch, source), sessions)
+            batch = _placed(batch, source)
+            whole &= bool((batch["Timestamp"] % 1 == 0).all())
+            yield _renamed(batch, sessions)
 
-    doubts = [_SECONDS]
-    if sessions:
-        doubts.append(_NO_PREFIX)
     trace = gather(
         source,
         calls(),
@@ -68,9 +67,12 @@ def read(source: Source) -> Trace:
         ),
         clock="source",
         units="seconds, as published",
-        tick_s=1.0,
-        doubts=doubts,
     )
+    # The published files have no fractions; one that was made from another trace may.
+    if whole:
+        trace = trace.known(tick_s=1.0).doubting(_SECONDS)
+    if sessions:
+        trace = trace.doubting(_NO_PREFIX)
     if unequal:
         trace = trace.doubting(f"In {unequal} rows Total tokens is not the sum of the other two.")
     return trace
@@ -100,7 +102,9 @@ def _renamed(batch: pl.DataFrame, sessions: bool) -> pl.DataFrame:
     }
     if sessions:
         columns["program_id"] = csv.words("Session ID")
-        columns["observed_e2e_s"] = pl.col("Elapsed time")
+        columns["observed_e2e_s"] = (
+            pl.col("Elapsed time") if "Elapsed time" in batch.columns else pl.lit(None, pl.Float64)
+        )
     return batch.select(**columns)
 
 
