@@ -18,7 +18,7 @@ def test_all_requests_of_an_instant_arrive_together() -> None:
     assert calls["call_id"].to_list() == ["1/0", "1/1", "3/0"]
     assert calls["input_tokens"].to_list() == [3, 1, 2]
     assert calls["output_tokens"].to_list() == [5, 2, 9]
-    assert trace.table("contents").collect()["input_text"].to_list() == [
+    assert trace.tables["contents"].collect()["input_text"].to_list() == [
         "one two three",
         "one",
         "one two",
@@ -27,7 +27,10 @@ def test_all_requests_of_an_instant_arrive_together() -> None:
 
 
 def test_a_session_is_a_chain(a_file: Write) -> None:
-    line = '{"timestamp": %d, "requests": [{"prompt": "a", "prompt_length": 1, "output_length": 2, "session_id": 7}]}\n'
+    line = (
+        '{"timestamp": %d, "requests": [{"prompt": "a", "prompt_length": 1, '
+        '"output_length": 2, "session_id": 7}]}\n'
+    )
     trace = load(a_file(line % 0 + line % 2500))
     calls = trace.collect()
     assert calls["program_id"].to_list() == ["7", "7"]
@@ -37,7 +40,7 @@ def test_a_session_is_a_chain(a_file: Write) -> None:
 
 
 def test_a_wrong_type_is_named(a_file: Write) -> None:
-    with pytest.raises(BadRow, match="line 1.*requests"):
+    with pytest.raises(BadRow, match=r"line 1.*requests"):
         load(a_file('{"timestamp": 0, "requests": [{"Prompt Length": "3", "Output Length": 5}]}\n'))
 
 
