@@ -11,6 +11,7 @@ import msgspec
 
 from servescope.traces.errors import BadRow
 from servescope.traces.formats import clock, jsonl, links, peek
+from servescope.traces.formats.aiperf_write import write
 from servescope.traces.formats.format import Format
 from servescope.traces.formats.gather import gather, tabulate
 from servescope.traces.formats.mooncake import on_its_clock, stamp_of, t0_of, units_of
@@ -300,4 +301,5 @@ FORMAT = Format(
     read,
     "AIPerf's dag_jsonl and multi_turn: sessions that fork and spawn sessions",
     "the fields session_id and turns, with messages or a text in each turn",
+    write,
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from servescope.traces.formats import clock, csv
-from servescope.traces.formats.export import losses, new_file, placed
+from servescope.traces.formats.export import losses, new_file, placed, stamps
 from servescope.traces.formats.format import Format
 from servescope.traces.formats.gather import gather
 from servescope.traces.formats.links import Chain
@@ -118,8 +118,7 @@ def write(trace: Trace, path: Path) -> list[str]:
     programs = "program_id" in there and bool(
         calls.frame.select(pl.col("program_id").count()).collect().item()
     )
-    about = trace.provenance
-    zero_ns = about.t0_ns if about.clock == "source" and about.t0_ns else 0
+    stamp = clock.decimal_text(stamps(trace), "s")
     known = [c for c in (*_HELD, *(_HELD_V3 if programs else ())) if c in there]
     answered = "output_tokens is more than 0 though the call failed"
     spoilt = 0
@@ -130,7 +129,7 @@ def write(trace: Trace, path: Path) -> list[str]:
             )
             failed = (pl.col("status") != OK).fill_null(False)
             spoilt += batch.filter(failed & (pl.col("output_tokens") > 0)).height
-            rows = _as_published(batch, zero_ns, failed, programs)
+            rows = _as_published(batch, stamp, failed, programs)
             file.write(rows.write_csv(include_header=number == 0).encode())
     if spoilt:
         doubts.append(f"In {spoilt} calls {answered}; it is written as 0.")
@@ -142,9 +141,8 @@ _HELD_V3 = ("program_id", "delay_s", "observed_e2e_s")
 
 
 def _as_published(
-    batch: pl.DataFrame, zero_ns: int, failed: pl.Expr, programs: bool
+    batch: pl.DataFrame, stamp: pl.Expr, failed: pl.Expr, programs: bool
 ) -> pl.DataFrame:
-    stamp = clock.decimal_text(clock.to_ns(pl.col("arrival_s")) + zero_ns, "s")
     kind = pl.col("call_class")
     output = pl.when(failed).then(0).otherwise(pl.col("output_tokens"))
     columns = {

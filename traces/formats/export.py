@@ -14,6 +14,7 @@ import polars as pl
 import zstandard
 
 from servescope.traces.errors import InputError, OutputFailed
+from servescope.traces.formats import clock
 from servescope.traces.trace import Trace
 
 # What a reader makes up again from the order of the rows.
@@ -66,6 +67,29 @@ def placed(trace: Trace, *needed: str) -> tuple[Trace, list[str]]:
         return trace, []
     kept_alone = replace(trace, frame=trace.frame.filter(has))
     return kept_alone, [f"{lost} calls without {' or '.join(needed)} are left out."]
+
+
+def stamps(trace: Trace) -> pl.Expr:
+    """Return the expression of arrivals in whole nanoseconds, from the source's own zero if known.
+
+    Dates are kept by formats that have them; here they begin at 0.
+    """
+    about = trace.provenance
+    zero_ns = about.t0_ns if about.clock == "source" and about.t0_ns else 0
+    return clock.to_ns(pl.col("arrival_s")) + zero_ns
+
+
+def unchained(trace: Trace) -> list[str]:
+    """Return a sentence about calls that wait for others than the call before in their program."""
+    before = pl.col("call_id").shift(1).over("program_id")
+    chain = pl.concat_list(before).list.drop_nulls()
+    others = pl.col("parents").is_not_null() & (pl.col("parents") != chain)
+    count = trace.frame.select(others.sum()).collect().item()
+    return (
+        [f"{count} calls wait for others than the call before them; the format has chains only."]
+        if count
+        else []
+    )
 
 
 def losses(trace: Trace, *held: str) -> list[str]:

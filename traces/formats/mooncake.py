@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,8 @@ import polars as pl
 
 from servescope.traces.errors import InputError
 from servescope.traces.formats import clock, jsonl, links, peek
+from servescope.traces.formats.blocks import Blocks
+from servescope.traces.formats.export import losses, new_file, placed, stamps, unchained
 from servescope.traces.formats.format import Format
 from servescope.traces.formats.gather import TYPES, gather, tabulate
 from servescope.traces.formats.source import Source
@@ -335,9 +338,57 @@ def _problem(line: Line, is_first: bool) -> tuple[str, str] | None:
     return None
 
 
+def write(trace: Trace, path: Path) -> list[str]:
+    """Write Mooncake's lines, with AIPerf's session_id and delay where calls name programs.
+
+    Stamps have as many digits as they need. Blocks keep their size.
+    """
+    calls, doubts = placed(trace, "arrival_s", "input_tokens")
+    blocks = Blocks.of(trace)
+    if blocks is None:
+        doubts.append("Without prefix blocks the lines say no unit: read them with --unit ms.")
+    elif blocks.tokens != BLOCK_TOKENS:
+        doubts.append(
+            f"The blocks are of {blocks.tokens} tokens: read them with --block-tokens"
+            f" {blocks.tokens}."
+        )
+    there = set(calls.columns)
+    chained = "parents" in there
+    held = [c for c in (*_HELD, *(_HELD_CHAINED if chained else ())) if c in there]
+    if chained:
+        doubts += unchained(calls)
+    with new_file(path) as file:
+        wanted = [c for c in held if c != "prefix_blocks" or blocks]
+        if blocks and blocks.by_program and not chained:
+            wanted.append("program_id")
+        for batch in calls.batches(*wanted):
+            rows = batch.with_columns(arrival_s=clock.decimal_text(stamps(trace), "ms"))
+            for call in rows.iter_rows(named=True):
+                program = call.get("program_id")
+                line = {
+                    "timestamp": msgspec.Raw(call["arrival_s"].encode()),
+                    "input_length": call["input_tokens"],
+                    "output_length": call.get("output_tokens"),
+                    "hash_ids": blocks
+                    and blocks.ids(program, call["prefix_blocks"], call["input_tokens"]),
+                    "session_id": program if chained else None,
+                    "delay": None
+                    if call.get("delay_s") is None
+                    else call["delay_s"] * clock.NS_PER["s"] / clock.NS_PER["ms"],
+                }
+                written = {name: value for name, value in line.items() if value is not None}
+                file.write(msgspec.json.encode(written) + b"\n")
+    return doubts + losses(calls, *wanted)
+
+
+_HELD: Final = ("arrival_s", "input_tokens", "output_tokens", "prefix_blocks")
+_HELD_CHAINED: Final = ("program_id", "delay_s")
+
+
 FORMAT = Format(
     sniff,
     read,
     "Mooncake JSON lines with prefix blocks, and AIPerf's with sessions",
     "the fields timestamp, input_length, output_length and hash_ids, or those of AIPerf",
+    write,
 )

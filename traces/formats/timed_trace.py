@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from servescope.traces.errors import InputError
-from servescope.traces.formats import jsonl, mooncake
+from servescope.traces.formats import clock, jsonl, mooncake
+from servescope.traces.formats.blocks import Blocks
+from servescope.traces.formats.export import losses, new_file, placed, stamps
 from servescope.traces.formats.format import Format
 from servescope.traces.formats.gather import gather, tabulate
 from servescope.traces.formats.source import Source
@@ -85,9 +88,45 @@ def _kind(columns: dict[str, str]) -> Any:
     return msgspec.defstruct("Line", fields, rename=labels)
 
 
+def write(trace: Trace, path: Path) -> list[str]:
+    """Write the four fields, in seconds; prompts without blocks get some that no other has."""
+    calls, doubts = placed(trace, "arrival_s", "input_tokens", "output_tokens")
+    found = Blocks.of(trace)
+    blocks = found or Blocks.distinct(BLOCK_TOKENS)
+    if blocks.tokens != BLOCK_TOKENS:
+        doubts.append(
+            f"The blocks are of {blocks.tokens} tokens: replay with --timed-trace-chunk-hash-size"
+            f" {blocks.tokens}, read with --block-tokens {blocks.tokens}."
+        )
+    wanted = [c for c in _LABELS if c != "prefix_blocks" or found]
+    if blocks.by_program:
+        wanted.append("program_id")
+    made = 0
+    with new_file(path) as file:
+        for batch in calls.batches(*wanted):
+            rows = batch.with_columns(arrival_s=clock.decimal_text(stamps(trace), "s"))
+            for call in rows.iter_rows(named=True):
+                tokens = call["input_tokens"]
+                ids = blocks.ids(call.get("program_id"), call.get("prefix_blocks"), tokens)
+                if ids is None:
+                    ids = blocks.fresh(-(-tokens // blocks.tokens))
+                    made += 1
+                line = {
+                    "timestamp": msgspec.Raw(call["arrival_s"].encode()),
+                    "input_length": tokens,
+                    "output_length": call["output_tokens"],
+                    "hash_ids": ids,
+                }
+                file.write(msgspec.json.encode(line) + b"\n")
+    if made:
+        doubts.append(f"{made} prompts get block ids of their own: what they share is not known.")
+    return doubts + losses(calls, *_LABELS)
+
+
 FORMAT = Format(
     sniff,
     read,
     "vLLM bench's timed_trace: JSON lines with prefix blocks of 16 tokens",
     "Mooncake's four fields, and as many hash_ids as blocks of 16 tokens cover the first prompt",
+    write,
 )

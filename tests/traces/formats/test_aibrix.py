@@ -23,7 +23,7 @@ def test_all_requests_of_an_instant_arrive_together() -> None:
         "one",
         "one two",
     ]
-    assert "program_id" not in calls.columns
+    assert "parents" not in calls.columns
 
 
 def test_a_session_is_a_chain(a_file: Write) -> None:
