@@ -41,7 +41,10 @@ def write(trace: Trace, path: Path) -> list[str]:
                     turns.append(
                         _turn(call, turn, messages or _made_up(trace, call), session, names)
                     )
-                line = {"session_id": names[session.number], "context_mode": _WHOLE}
+                line: dict[str, Any] = {
+                    "session_id": names[session.number],
+                    "context_mode": _WHOLE,
+                }
                 if session.beside:
                     line["pre_session_spawns"] = [names[number] for number in session.beside]
                 file.write(msgspec.json.encode({**line, "turns": turns}) + b"\n")
@@ -137,7 +140,7 @@ def _programs(trace: Trace) -> Iterator[tuple[str, list[Call]]]:
         frame = frame.with_columns(pl.lit(None, pl.String).alias(c) for c in _TEXTS)
     wanted = ("_program", "call_id", "input_tokens", "prefix_blocks", *_HELD, *_TEXTS)
     held: list[Call] = []
-    query = frame.sort("_first", maintain_order=True).select(dict.fromkeys(wanted))
+    query = frame.sort("_first", maintain_order=True).select(*dict.fromkeys(wanted))
     for batch in query.collect_batches(maintain_order=True):
         for call in batch.iter_rows(named=True):
             if held and held[0]["_program"] != call["_program"]:

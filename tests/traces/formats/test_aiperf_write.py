@@ -48,7 +48,7 @@ def waits(trace: Trace) -> dict[int, set[int]]:
     of = dict(zip(calls["call_id"], calls["output_tokens"], strict=True))
     return {
         of[name]: {of[parent] for parent in parents or []}
-        for name, parents in zip(calls["call_id"], calls["parents"], strict=True)
+        for name, parents in zip(calls["call_id"], calls["parents"].to_list(), strict=True)
     }
 
 

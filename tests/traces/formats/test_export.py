@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from servescope.traces import Provenance, Trace, export, load
-from servescope.traces.errors import InputError, MissingColumns, OutputExists
+from servescope.traces.errors import InputError, OutputExists
 from servescope.traces.formats.clock import to_ns
 
 OF_NS = {"azure": 100, "burstgpt": 1, "mooncake": 1, "timed_trace": 1}
@@ -149,8 +149,11 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(OutputExists):
         export(trace, tmp_path / "taken", format="azure")
-    alone = Trace.of(pl.DataFrame({"input_tokens": [1], "output_tokens": [1]}), trace.provenance)
-    with pytest.raises((InputError, MissingColumns)):
+    row = {"input_tokens": [1], "output_tokens": [1], "arrival_s": [None]}
+    alone = Trace.of(
+        pl.DataFrame(row, schema_overrides={"arrival_s": pl.Float64}), trace.provenance
+    )
+    with pytest.raises(InputError, match="No call of the trace has arrival_s"):
         export(alone, tmp_path / "t", format="azure")
     of_programs = trace.known(arrival_basis="program")
     with pytest.raises(InputError, match="have a clock each"):
