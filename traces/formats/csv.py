@@ -22,8 +22,10 @@ Types = Mapping[str, pl.DataType | type[pl.DataType]]
 
 
 def header(head: bytes) -> list[str]:
-    """Return the column names on the first line, or nothing if it is not a line of text."""
+    """Return the column names on the first line, or nothing if it is JSON or no text at all."""
     line = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0]
+    if line.lstrip().startswith((b"{", b"[")):
+        return []
     try:
         return _cells(line.decode())
     except (UnicodeDecodeError, csv.Error):  # csv.Error: a lone CR

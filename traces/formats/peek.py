@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*+)"|["{}\[\],:]', re.DOTALL)
+# The numbers of a list are passed over with their commas: there may be thousands.
+_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*+)"|,(?:\s*+[-+.0-9eE]++\s*+,)*+|["{}\[\]:]', re.DOTALL)
 _MANY = 100_000  # more than 64 KiB hold
 
 
@@ -38,7 +39,7 @@ def paths(head: bytes) -> frozenset[str]:
             if not stack or count > _MANY:
                 break
             at = stack[-1] + ("[]" if kinds[-1] == b"[" else "")
-        elif sign == b",":
+        elif sign.startswith(b","):
             if stack:
                 at = stack[-1] + ("[]" if kinds[-1] == b"[" else "")
         elif sign == b":":
