@@ -157,6 +157,8 @@ def _looks(files: Sequence[File]) -> str:
     if len(files) > 1:
         return f"It holds {len(files)} files."
     head = files[0].head()
+    if not head:
+        return "It is empty once unpacked."
     if b"\0" in head:
         return "It is a binary file."
     first = head.split(b"\n", 1)[0].decode(errors="replace").strip()
