@@ -41,7 +41,7 @@ Columns = Annotated[
         "--column",
         "-c",
         help="CANONICAL=SOURCE, e.g. input_tokens=prompt_len, or a TOML file with a table"
-        " [columns]. May be given again.",
+        " called columns. May be given again.",
         rich_help_panel=_PANEL,
     ),
 ]
