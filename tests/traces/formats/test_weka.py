@@ -17,14 +17,14 @@ def test_a_sub_agent_runs_on_the_clock_of_its_session_and_is_awaited() -> None:
     calls = load(SAMPLE).collect()
     assert calls["arrival_s"].to_list() == [0.0, 2.0, 4.5, 7.0]
     assert calls["parents"].to_list() == [[], ["1"], ["2"], ["1", "3"]]
-    # The sub-agent ended at 2 + 4 s, so the parent's tool took 1 s more, not the 5.5 recorded.
+    # The sub-agent ended at 6 s, so the parent's tool took 1 s more, not the 5.5 recorded.
     assert calls["delay_s"].to_list() == [0.0, 0.0, 1.5, 1.0]
     assert calls["delay_kind"].to_list() == ["user", "user", "tool", "tool"]
     assert calls["call_class"].to_list() == [None, "Explore", "Explore", None]
     assert calls["observed_ttft_s"].to_list() == [None, None, None, 0.5]
 
 
-@pytest.mark.parametrize("changed", [("completed", "async_launched"), ("4000", "6000")])
+@pytest.mark.parametrize("changed", [("completed", "async_launched"), ('"t": 6.0', '"t": 7.5')])
 def test_nothing_waits_for_a_sub_agent_that_ran_on(
     tmp_path: Path, changed: tuple[str, str]
 ) -> None:
