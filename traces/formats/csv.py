@@ -58,8 +58,9 @@ def batches(source: Source, needed: Types, optional: Types | None = None) -> Ite
                 separator = _separator(head.decode())
                 source.begin(file, ahead + 1, first=first)
             ahead = first + to_row
-            if body.strip():
-                frame = _parsed(body, names, wanted, separator)
+            lines = lines_in(body)
+            if body and not body.isspace():
+                frame = _parsed(body, lines, names, wanted, separator)
                 if frame is None:
                     frame = _salvaged(body, names, wanted, separator, source, ahead)
                 else:
@@ -67,7 +68,7 @@ def batches(source: Source, needed: Types, optional: Types | None = None) -> Ite
                 rows += frame.height
                 if frame.height:
                     yield frame.with_columns(lacking).select("source_row", *needed, *there)
-            ahead += lines_in(body)
+            ahead += lines
     if not rows and source.rejects.total:
         raise BadRow(
             f"{source.name} has no row that can be read.", f"See {source.rejects.aside} for why."
@@ -92,7 +93,9 @@ def _separator(line: str) -> str:
     return max(_SEPARATORS, key=line.count)
 
 
-def _parsed(body: bytes, names: list[str], wanted: Types, separator: str) -> pl.DataFrame | None:
+def _parsed(
+    body: bytes, lines: int, names: list[str], wanted: Types, separator: str
+) -> pl.DataFrame | None:
     """Parse whole lines at full speed; None if anything in them is odd."""
     columns = [f"{number}" for number in range(len(names))]
     types = {columns[names.index(name)]: kind for name, kind in wanted.items()}
@@ -107,7 +110,7 @@ def _parsed(body: bytes, names: list[str], wanted: Types, separator: str) -> pl.
         )
     except pl.exceptions.PolarsError:
         return None
-    if frame.height != lines_in(body):  # cells with line ends in them
+    if frame.height != lines:  # cells with line ends in them
         return None
     last = frame[columns[-1]]
     if last.null_count() and _is_ragged(body, separator, len(names)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import polars as pl
@@ -82,7 +83,7 @@ def gather(
     first: int | None = None
     latest, ordered, uncounted = None, True, False
     names: set[str] = set()
-    for batch in batches:
+    for batch in _ahead(batches):
         if "call_id" in batch.columns:
             batch = _with_one_of_each_name(batch, names, source)
         else:
@@ -149,6 +150,16 @@ def gather(
     )
     tables = {"contents": texts.frame()} if texts.height else {}
     return Trace.of(frame, provenance, tables, checked=True)
+
+
+def _ahead(batches: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Read the next batch while the last one is worked on: both are mostly outside of Python."""
+    rest = iter(batches)
+    with ThreadPoolExecutor(1, "servescope-read") as reader:
+        coming = reader.submit(next, rest, None)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(next, rest, None)
+            yield batch
 
 
 Frame = Any  # a DataFrame or a LazyFrame: the same expressions work on both
