@@ -108,7 +108,8 @@ def _parsed(
             row_index_name="source_row",
             row_index_offset=1,
         )
-    except pl.exceptions.PolarsError:
+    # A quote that is never closed can make polars panic instead of saying so.
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
     if frame.height != lines:  # cells with line ends in them
         return None
