@@ -87,7 +87,7 @@ def load(
         why = f"its content: {form.by}"
     else:
         form = formats.named(format or "table")
-        files = formats.of_format(files, form)
+        files, doubts = formats.of_format(files, form)
         why = "the user" if format else "the columns that the user named"
     trace = form.read(Source(files, name, said, Rejects(aside))).doubting(*doubts)
     known = trace.provenance.recognised_by

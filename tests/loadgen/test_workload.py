@@ -4,6 +4,7 @@ import pytest
 from servescope.loadgen.workload import Workload, digest
 from servescope.traces import Provenance, Trace, infer_sessions, load
 from servescope.traces.errors import BadRow, InputError
+from servescope.traces.formats.clock import to_ns
 
 
 def trace_of(**columns: list[object]) -> Trace:
@@ -172,3 +173,12 @@ def test_what_a_replay_cannot_follow_is_said() -> None:
     parts = Workload.of(a_blocked_trace(block_rule="component", block_scope="global"))
     assert any("components of any length" in doubt for doubt in parts.doubts)
     assert Workload.of(a_blocked_trace(block_tokens=64, block_rule="floor")).doubts == ()
+
+
+@pytest.mark.parametrize("name", ["azure:sample", "burstgpt:sample", "mooncake:sample"])
+def test_calls_are_due_when_the_source_says_to_the_nanosecond(name: str) -> None:
+    trace = load(name)
+    due = Workload.of(trace).plan().select(ns=to_ns(pl.col("due_s"))).to_series()
+    sendable = trace.collect().filter((pl.col("input_tokens") > 0) & (pl.col("output_tokens") > 0))
+    stamps = sendable.select(ns=to_ns(pl.col("arrival_s"))).to_series()
+    assert (due - due[0]).to_list() == (stamps - stamps[0]).to_list()

@@ -287,3 +287,12 @@ def test_an_option_that_is_none_is_refused(a_file: Callable[..., Path]) -> None:
         load(path, units="s")
     with pytest.raises(InputError, match=r"Invalid enum value 'min' - at `\$\.unit`"):
         load(path, unit="min")
+
+
+def test_files_that_are_not_in_the_named_format_are_said_to_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(AZURE + "2023-11-16 18:17:03,1,2\n")
+    (tmp_path / "notes").write_text("nothing of the kind\n")
+    trace = load(tmp_path, format="azure")
+    assert trace.collect().height == 1
+    said = "1 files are not in the format that is named and left out: notes."
+    assert trace.provenance.doubts[-1] == said

@@ -138,19 +138,29 @@ def choose(files: Sequence[File], name: str) -> tuple[Format, tuple[File, ...], 
             "Name one with --format, or name only the files of one.",
         )
     ((form, chosen),) = groups.items()
-    doubts = []
-    if strange:
-        listed = ", ".join(file.path.name for file in strange[:_LISTED])
-        more = f" and {len(strange) - _LISTED} more" if len(strange) > _LISTED else ""
-        doubts.append(f"{len(strange)} files are in no known format and left out: {listed}{more}.")
-    return formats()[str(form)], tuple(chosen), doubts
+    return formats()[str(form)], tuple(chosen), _left_out(strange, "in no known format")
 
 
-def of_format(files: Sequence[File], form: Format) -> tuple[File, ...]:
-    """Return the files that a format recognises, or all of them if it recognises none."""
+def of_format(files: Sequence[File], form: Format) -> tuple[tuple[File, ...], list[str]]:
+    """Return the files that a format recognises, and doubts about the rest.
+
+    A format that recognises none gets all of them, since the user says that it reads them.
+    """
     if len(files) == 1:
-        return tuple(files)
-    return tuple(f for f in files if form.sniff(f.head(_HEADS[1]))) or tuple(files)
+        return tuple(files), []
+    chosen = tuple(file for file in files if form.sniff(file.head(_HEADS[1])))
+    if not chosen:
+        return tuple(files), []
+    strange = [file for file in files if file not in chosen]
+    return chosen, _left_out(strange, "not in the format that is named")
+
+
+def _left_out(files: Sequence[File], why: str) -> list[str]:
+    if not files:
+        return []
+    listed = ", ".join(file.path.name for file in files[:_LISTED])
+    more = f" and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
+    return [f"{len(files)} files are {why} and left out: {listed}{more}."]
 
 
 def _looks(files: Sequence[File]) -> str:

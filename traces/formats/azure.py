@@ -38,7 +38,7 @@ def read(source: Source) -> Trace:
 
     def calls() -> Iterator[pl.DataFrame]:
         for batch in itertools.chain([first], batches):
-            yield _stamped(batch, source)
+            yield _stamped(_of_one_clock(batch, source, zoned), source)
 
     digits = 6 if zoned else 7
     return gather(
@@ -52,6 +52,18 @@ def read(source: Source) -> Trace:
         units="dates and times",
         tick_s=1e-6 if zoned else 1e-7,
     )
+
+
+def _of_one_clock(batch: pl.DataFrame, source: Source, zoned: bool) -> pl.DataFrame:
+    other = pl.col("TIMESTAMP").str.ends_with(_ZONE).fill_null(zoned) != zoned
+    for row, stamp in batch.filter(other).select("source_row", "TIMESTAMP").iter_rows():
+        source.reject(
+            row,
+            f"'TIMESTAMP' is {stamp!r}, and the first one has {'a' if zoned else 'no'} zone.",
+            "Files with and without a zone are on different clocks: load them apart, and merge.",
+            reason="TIMESTAMP is on another clock",
+        )
+    return batch.filter(~other)
 
 
 def _stamped(batch: pl.DataFrame, source: Source) -> pl.DataFrame:

@@ -133,3 +133,10 @@ def test_an_empty_count_is_unknown(a_file: Write) -> None:
     calls = load(a_file(HEADER + "2023-11-16 18:17:03,,2\r\n2023-11-16 18:17:03,1,")).collect()
     assert calls["input_tokens"].to_list() == [None, 1]
     assert calls["output_tokens"].to_list() == [2, None]
+
+
+def test_a_stamp_of_another_clock_is_refused(a_file: Write) -> None:
+    head = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+    rows = "2023-11-16 18:15:46.6805900,5,1\n2024-05-10 00:00:00.009930+00:00,5,1\n"
+    with pytest.raises(BadRow, match=r"line 3: 'TIMESTAMP' is .* and the first one has no zone"):
+        load(a_file(head + rows))
