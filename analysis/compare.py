@@ -15,7 +15,7 @@ from servescope.analysis.metrics import METRICS
 from servescope.analysis.slo import SLO, judged
 from servescope.traces.errors import InputError
 from servescope.traces.run import Run
-from servescope.traces.schema import CANCELLED, NOT_SENT
+from servescope.traces.status import CANCELLED, NOT_SENT
 
 Verdict = Literal["better", "worse", "indistinguishable", "unknown"]
 

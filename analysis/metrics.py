@@ -13,7 +13,7 @@ from typing import Literal
 import polars as pl
 from polars import col
 
-from servescope.traces.schema import NOT_SENT, OK
+from servescope.traces.status import NOT_SENT, OK
 from servescope.traces.trace import Trace
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from servescope.analysis import metrics
 from servescope.analysis.metrics import METRICS, Metric
 from servescope.traces.errors import InputError
-from servescope.traces.schema import OK
+from servescope.traces.status import OK
 from servescope.traces.trace import Trace
 
 _CONDITION = re.compile(

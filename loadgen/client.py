@@ -17,11 +17,11 @@ from servescope.loadgen import endpoints
 from servescope.loadgen import experiment as experiments
 from servescope.loadgen.endpoints import Dialect, EventSplitter, Piece
 from servescope.loadgen.experiment import EndpointSpec
+from servescope.loadgen.program import Call
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.records import Record
-from servescope.loadgen.workload import Call
 from servescope.traces.errors import InputError
-from servescope.traces.schema import (
+from servescope.traces.status import (
     CANCELLED,
     CONNECTION,
     MALFORMED,

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from servescope.loadgen.client import Client, Clock
 from servescope.loadgen.heartbeat import Heartbeat
+from servescope.loadgen.program import Call
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.records import Journal, Record
 from servescope.loadgen.replay import Due, Replay
-from servescope.loadgen.workload import Call
-from servescope.traces.schema import OK, UNKNOWN
+from servescope.traces.status import OK, UNKNOWN
 
 # Bodies are made before the start up to this many bytes, and later ones a few calls ahead, when
 # nothing is due for at least QUIET_S.

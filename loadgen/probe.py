@@ -11,12 +11,12 @@ import msgspec
 
 from servescope.loadgen.client import Client, told
 from servescope.loadgen.experiment import EndpointSpec
+from servescope.loadgen.program import Call
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.records import Record
 from servescope.loadgen.replay import Due
-from servescope.loadgen.workload import Call
 from servescope.traces.errors import EndpointError
-from servescope.traces.schema import OK
+from servescope.traces.status import OK
 
 PROBE_INPUT, PROBE_OUTPUT = 16, 4
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from servescope.loadgen.workload import Call
+from servescope.loadgen.program import Call
 
 # Ids that every vocabulary has and that are no special tokens: past the control ids, below 1024.
 FIRST_ID, LAST_ID = 256, 1023

@@ -10,10 +10,10 @@ from typing import IO
 
 import msgspec
 
+from servescope.loadgen.program import Call
 from servescope.loadgen.replay import Due
-from servescope.loadgen.workload import Call
 from servescope.traces.errors import OutputFailed
-from servescope.traces.schema import NOT_SENT
+from servescope.traces.status import NOT_SENT
 
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):

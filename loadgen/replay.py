@@ -7,7 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 
-from servescope.loadgen.workload import Call, Workload
+from servescope.loadgen.program import Call
+from servescope.loadgen.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)

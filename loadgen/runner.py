@@ -18,11 +18,12 @@ from servescope.loadgen.client import Client
 from servescope.loadgen.experiment import EndpointSpec, Experiment
 from servescope.loadgen.live import LiveReplay, Progress
 from servescope.loadgen.probe import probe
+from servescope.loadgen.program import Call
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.records import Journal
 from servescope.loadgen.replay import Replay
 from servescope.loadgen.validity import Health, judge
-from servescope.loadgen.workload import Call, Workload, workload_of
+from servescope.loadgen.workload import Workload, workload_of
 from servescope.traces.errors import InputError
 from servescope.traces.run import Run, refuse_taken
 

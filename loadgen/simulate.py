@@ -21,7 +21,7 @@ from servescope.loadgen.validity import call_doubts
 from servescope.loadgen.workload import Workload, workload_of
 from servescope.traces.errors import InputError
 from servescope.traces.run import Run, refuse_taken
-from servescope.traces.schema import OK
+from servescope.traces.status import OK
 
 
 def engine_of(spec: EngineSpec) -> Engine:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from servescope.traces.run import Validity
-from servescope.traces.schema import NOT_SENT, OK
+from servescope.traces.status import NOT_SENT, OK
 
 SUSPECT_LAG_S = 0.005
 INVALID_LAG_S = 0.1

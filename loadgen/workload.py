@@ -13,6 +13,7 @@ import msgspec
 import polars as pl
 
 from servescope.loadgen.experiment import WorkloadSpec
+from servescope.loadgen.program import Call, Program
 from servescope.traces.catalog import load
 from servescope.traces.errors import BadRow, InputError
 from servescope.traces.provenance import Provenance
@@ -20,36 +21,6 @@ from servescope.traces.sessions import forget_sessions, infer_sessions
 from servescope.traces.trace import Trace
 
 MADE = Provenance(format="none", source="made by hand", kind="synthetic")
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request to come: how many tokens, after which calls, after what delay.
-
-    It is due `delay_s` after the end of its last parent, and not before `offset_s` after its
-    program's start. `prompt_stream` names the text that its prompt is cut from; calls of one stream
-    share as much of their prompts as the shorter one is long.
-    """
-
-    id: str
-    program_id: str
-    turn: int
-    input_tokens: int
-    output_tokens: int
-    parents: tuple[str, ...] = ()
-    delay_s: float = 0.0
-    offset_s: float = 0.0
-    prompt_stream: str = ""
-    prefix_blocks: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """Calls that belong together, parents before children, and when the first of them is due."""
-
-    id: str
-    start_s: float
-    calls: tuple[Call, ...]
 
 
 @dataclass(frozen=True, slots=True)

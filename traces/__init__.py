@@ -1,14 +1,39 @@
-"""Trace formats, the canonical table and the run directory."""
+"""Trace formats, the canonical table and the run directory.
 
-from servescope.traces.catalog import BUNDLED, export, load
-from servescope.traces.errors import ServescopeError
-from servescope.traces.merge import merge
-from servescope.traces.provenance import Provenance
-from servescope.traces.quality import Quality, inspect
-from servescope.traces.run import Run, RunInfo
-from servescope.traces.sessions import forget_sessions, infer_sessions
-from servescope.traces.trace import Trace
-from servescope.traces.transforms import transform
+The names are loaded when they are asked for: what imports one light module of this room, as a
+worker process does, does not pay for the tables.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from servescope.traces.catalog import BUNDLED, export, load
+    from servescope.traces.errors import ServescopeError
+    from servescope.traces.merging import merge
+    from servescope.traces.provenance import Provenance
+    from servescope.traces.quality import Quality, inspect
+    from servescope.traces.run import Run, RunInfo
+    from servescope.traces.sessions import forget_sessions, infer_sessions
+    from servescope.traces.trace import Trace
+    from servescope.traces.transforms import transform
+
+_HOME = {
+    "BUNDLED": "catalog",
+    "export": "catalog",
+    "load": "catalog",
+    "ServescopeError": "errors",
+    "merge": "merging",
+    "Provenance": "provenance",
+    "Quality": "quality",
+    "inspect": "quality",
+    "Run": "run",
+    "RunInfo": "run",
+    "forget_sessions": "sessions",
+    "infer_sessions": "sessions",
+    "Trace": "trace",
+    "transform": "transforms",
+}
 
 __all__ = [
     "BUNDLED",
@@ -26,3 +51,10 @@ __all__ = [
     "merge",
     "transform",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'servescope.traces' has no attribute '{name}'")
+    found = globals()[name] = getattr(import_module(f"servescope.traces.{_HOME[name]}"), name)
+    return found

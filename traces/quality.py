@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from servescope.traces import structure
-from servescope.traces.schema import OK
+from servescope.traces.status import OK
 from servescope.traces.structure import Structure
 from servescope.traces.trace import Trace
 from servescope.traces.uses import Use, uses

@@ -24,7 +24,8 @@ import tomli_w
 
 from servescope.traces.errors import NotARun, OutputExists, OutputFailed
 from servescope.traces.provenance import Provenance
-from servescope.traces.schema import NOT_SENT, SCHEMA
+from servescope.traces.schema import SCHEMA
+from servescope.traces.status import NOT_SENT
 from servescope.traces.trace import Trace
 
 Validity = Literal["unfinished", "valid", "suspect", "invalid"]

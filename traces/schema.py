@@ -11,18 +11,6 @@ import polars as pl
 
 from servescope.traces.errors import BadRow, MissingColumns
 
-# Statuses. A source that only knows of a failure says FAILED; a replay also says http_503 and such.
-OK: Final = "ok"
-FAILED: Final = "error"
-UNKNOWN: Final = "unknown"
-TIMEOUT: Final = "timeout"
-CONNECTION: Final = "connection"
-TRUNCATED: Final = "truncated"  # the stream ended without saying so
-MALFORMED: Final = "malformed"
-SERVER: Final = "server"  # an error inside a stream of status 200
-CANCELLED: Final = "cancelled"  # stopped by the user while in flight
-NOT_SENT: Final = "not_sent"  # what it waits for failed, or the run stopped before it was due
-
 
 @dataclass(frozen=True, slots=True)
 class Column:

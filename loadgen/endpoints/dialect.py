@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from servescope.loadgen.program import Call
 from servescope.loadgen.prompts import Prompts
-from servescope.loadgen.workload import Call
 
 
 class Piece(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 
 from servescope.loadgen.endpoints.dialect import Dialect, Piece
+from servescope.loadgen.program import Call
 from servescope.loadgen.prompts import Prompts
-from servescope.loadgen.workload import Call
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 

@@ -7,10 +7,10 @@ from faulty_server import DONE, LAST, TOKEN, Faulty, Script
 
 from servescope.loadgen.client import Client
 from servescope.loadgen.experiment import EndpointSpec
+from servescope.loadgen.program import Call
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.records import Record
 from servescope.loadgen.replay import Due
-from servescope.loadgen.workload import Call
 from servescope.traces.errors import InputError
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from servescope.loadgen import endpoints
 from servescope.loadgen.endpoints import Dialect, EventSplitter, Piece, openai
+from servescope.loadgen.program import Call
 from servescope.loadgen.prompts import Prompts
-from servescope.loadgen.workload import Call
 from servescope.traces import plugins
 from servescope.traces.errors import InputError
 

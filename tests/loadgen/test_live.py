@@ -13,10 +13,11 @@ from faulty_server import DONE, LAST, TOKEN, Faulty
 from servescope.loadgen.client import Client
 from servescope.loadgen.experiment import EndpointSpec
 from servescope.loadgen.live import LiveReplay
+from servescope.loadgen.program import Call, Program
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.records import Journal, Record
 from servescope.loadgen.replay import Replay
-from servescope.loadgen.workload import Call, Program, Workload
+from servescope.loadgen.workload import Workload
 from servescope.traces.errors import OutputFailed
 from servescope.traces.run import frame_of_rows
 

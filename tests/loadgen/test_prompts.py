@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servescope.loadgen.program import Call
 from servescope.loadgen.prompts import FIRST_ID, LAST_ID, Prompts
-from servescope.loadgen.workload import Call
 
 
 def call(tokens: int, stream: str = "s", blocks: tuple[int, ...] = ()) -> Call:

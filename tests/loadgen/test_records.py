@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from servescope.loadgen.program import Call
 from servescope.loadgen.records import Journal, Record
 from servescope.loadgen.replay import Due
-from servescope.loadgen.workload import Call
 from servescope.traces.errors import OutputFailed
 from servescope.traces.run import frame_of_rows
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servescope.loadgen.program import Call, Program
 from servescope.loadgen.replay import Replay
-from servescope.loadgen.workload import Call, Program, Workload
+from servescope.loadgen.workload import Workload
 
 
 def call(name: str, *parents: str, delay_s: float = 0.0, offset_s: float = 0.0) -> Call:

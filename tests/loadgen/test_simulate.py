@@ -9,8 +9,9 @@ import pytest
 from servescope.analysis import metrics
 from servescope.engine import BlockPool, Engine, make_system, virtual
 from servescope.loadgen.experiment import EngineSpec, Experiment, WorkloadSpec
+from servescope.loadgen.program import Call, Program
 from servescope.loadgen.simulate import Simulation, simulate
-from servescope.loadgen.workload import Call, Program, Workload
+from servescope.loadgen.workload import Workload
 from servescope.traces.errors import InputError, OutputExists
 
 

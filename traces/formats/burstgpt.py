@@ -14,7 +14,8 @@ from servescope.traces.formats.format import Format
 from servescope.traces.formats.gather import gather
 from servescope.traces.formats.links import Chain
 from servescope.traces.formats.source import Source
-from servescope.traces.schema import FAILED, OK, SCHEMA
+from servescope.traces.schema import SCHEMA
+from servescope.traces.status import FAILED, OK
 from servescope.traces.trace import Trace
 
 _NEEDED = {

@@ -11,7 +11,7 @@ import polars as pl
 
 from servescope.traces.formats.columns import TARGETS
 from servescope.traces.formats.source import Source
-from servescope.traces.schema import FAILED, OK
+from servescope.traces.status import FAILED, OK
 
 # How many of a unit are a second.
 SECOND: Final = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}

@@ -13,7 +13,7 @@ from servescope.traces.formats import clock, jsonl, peek
 from servescope.traces.formats.format import Format
 from servescope.traces.formats.gather import gather, tabulate
 from servescope.traces.formats.source import Source
-from servescope.traces.schema import FAILED, OK
+from servescope.traces.status import FAILED, OK
 from servescope.traces.trace import Trace
 
 REPLAYED = (

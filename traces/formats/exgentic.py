@@ -11,7 +11,7 @@ from servescope.traces.formats import jsonl, peek
 from servescope.traces.formats.format import Format
 from servescope.traces.formats.source import Source
 from servescope.traces.formats.spans import OddValue, gather_spans, moment, seconds
-from servescope.traces.schema import FAILED, OK
+from servescope.traces.status import FAILED, OK
 from servescope.traces.trace import Trace
 
 _ERROR = 2

@@ -20,7 +20,7 @@ from servescope.traces.formats.spans import (
     moment,
     seconds,
 )
-from servescope.traces.schema import FAILED, OK
+from servescope.traces.status import FAILED, OK
 from servescope.traces.trace import Trace
 
 _FLAT = ({"traceId", "startTime", "type"}, {"trace_id", "start_time", "type"})

@@ -19,7 +19,7 @@ from servescope.traces.formats.spans import (
     moment,
     seconds,
 )
-from servescope.traces.schema import FAILED, OK
+from servescope.traces.status import FAILED, OK
 from servescope.traces.trace import Trace
 
 _CONVERSATION = ("session_id", "thread_id", "conversation_id")

@@ -14,7 +14,7 @@ from servescope.traces.formats.entries import entries
 from servescope.traces.formats.format import Format
 from servescope.traces.formats.source import Source
 from servescope.traces.formats.spans import OddValue, Order, count, gather_spans, moment, seconds
-from servescope.traces.schema import FAILED, OK
+from servescope.traces.status import FAILED, OK
 from servescope.traces.trace import Trace
 
 _MARKS = {"request_id", "call_type", "startTime", "endTime", "model"}

@@ -15,7 +15,8 @@ from servescope.traces.formats.gather import gather, tabulate
 from servescope.traces.formats.openai_messages import Answer, said
 from servescope.traces.formats.sharegpt import NO_TIMES
 from servescope.traces.formats.source import Source
-from servescope.traces.schema import FAILED, GROUPS, OK
+from servescope.traces.schema import GROUPS
+from servescope.traces.status import FAILED, OK
 from servescope.traces.trace import Trace
 
 REQUESTS = "These are the requests of a batch: how long the answers were stands in its output file."

@@ -15,7 +15,8 @@ from servescope.traces.formats.gather import gather, tabulate
 from servescope.traces.formats.sharegpt import NO_TIMES
 from servescope.traces.formats.source import HEAD_BYTES, Source
 from servescope.traces.formats.stamps import Stamps
-from servescope.traces.schema import FAILED, GROUPS, OK
+from servescope.traces.schema import GROUPS
+from servescope.traces.status import FAILED, OK
 from servescope.traces.tokens import texts_of
 from servescope.traces.trace import Trace
 

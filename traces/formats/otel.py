@@ -22,7 +22,7 @@ from servescope.traces.formats.spans import (
     moment,
     seconds,
 )
-from servescope.traces.schema import FAILED, OK
+from servescope.traces.status import FAILED, OK
 from servescope.traces.trace import Trace
 
 # Names of one thing, the current one first.

@@ -13,7 +13,7 @@ from servescope.traces.formats.format import Format
 from servescope.traces.formats.gather import gather, tabulate
 from servescope.traces.formats.links import Chain
 from servescope.traces.formats.source import Source
-from servescope.traces.schema import OK
+from servescope.traces.status import OK
 from servescope.traces.trace import Trace
 
 _COLUMNS = (

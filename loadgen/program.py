@@ -1,0 +1,41 @@
+"""What a worker is given to send: calls, and the programs they belong to."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One request to come: how many tokens, after which calls, after what delay.
+
+    It is due `delay_s` after the end of its last parent, and not before `offset_s` after its
+    program's start. `prompt_stream` names the text that its prompt is cut from; calls of one stream
+    share as much of their prompts as the shorter one is long. `text`, or else `messages` (the JSON
+    of a list of chat messages), is the real prompt where the trace has it. `pause` says whose the
+    delay is (user, tool), `last` that no call of the program waits for this one.
+    """
+
+    id: str
+    program_id: str
+    turn: int
+    input_tokens: int
+    output_tokens: int
+    parents: tuple[str, ...] = ()
+    delay_s: float = 0.0
+    offset_s: float = 0.0
+    prompt_stream: str = ""
+    prefix_blocks: tuple[int, ...] = ()
+    priority: int | None = None
+    text: str | None = None
+    messages: str | None = None
+    pause: str | None = None
+    last: bool = True
+    number: int = 0  # its row in the plan
+
+
+class Program(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Calls that belong together, parents before children, and when the first of them is due."""
+
+    id: str
+    start_s: float
+    calls: tuple[Call, ...]
