@@ -34,8 +34,12 @@ class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Program(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Calls that belong together, parents before children, and when the first of them is due."""
+    """Calls that belong together, parents before children, and when the first of them is due.
+
+    `ended` says of the calls that need not be sent again when they ended: a resumed run has some.
+    """
 
     id: str
     start_s: float
     calls: tuple[Call, ...]
+    ended: dict[str, float] = {}

@@ -34,7 +34,7 @@ class Simulation:
 
     def __init__(self, workload: Workload) -> None:
         self.records: list[Record] = []
-        self._replay = Replay(workload)
+        self._replay = Replay(workload.programs)
         self._due: dict[str, Due] = {}
 
     def next_due_s(self) -> float | None:
@@ -78,7 +78,7 @@ class Simulation:
 
     def _end(self, record: Record, now: float) -> None:
         self.records.append(record)
-        lost = self._replay.ended(record.call_id, now, ok=record.status == OK)
+        lost = self._replay.ended(call, now, ok=record.status == OK)
         self.records += [Record.given_up(call, now) for call in lost]
 
 
