@@ -24,8 +24,8 @@ from servescope.traces.status import CONNECTION, DNS, REFUSED, RESET, TLS
 
 # Shorter than the 5 s after which common servers close an idle connection under the client's hands.
 IDLE_S = 2.0
-# A client that stops reading slows its server down; answers are taken out as they come anyway.
-READ_BUFFER = 1 << 20
+# A client that stops reading slows its server down, so nothing is ever too much to take.
+READ_BUFFER = 1 << 30
 _BROKEN = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN}
 
 
@@ -33,17 +33,23 @@ class Stream:
     """The bytes of one response's body as they came, and when (seconds of `time.monotonic()`).
 
     `sent_s` is just before the request is written, `first_byte_s` when anything came back;
-    `earlier` counts the requests that the connection had carried before.
+    `earlier` counts the requests that the connection had carried before. `stamps` has one moment
+    for each of `blocks`.
     """
 
-    __slots__ = ("blocks", "earlier", "first_byte_s", "sent_s", "stamps")
+    __slots__ = ("body", "earlier", "first_byte_s", "sent_s", "stamps")
 
     def __init__(self, sent_s: float, earlier: int) -> None:
         self.sent_s = sent_s
         self.earlier = earlier
         self.first_byte_s: float | None = None
-        self.blocks: list[bytes] = []
+        self.body: aiohttp.StreamReader | None = None
         self.stamps: list[float] = []
+
+    @property
+    def blocks(self) -> list[bytes]:
+        """The body's bytes, as many pieces as there are stamps."""
+        return [] if self.body is None else list(self.body._buffer)
 
 
 # Told of the stream of each request that the current task makes, before the request is written.
@@ -51,32 +57,39 @@ on_stream: ContextVar[Callable[[Stream], None] | None] = ContextVar("on_stream",
 
 
 class StampingHandler(ResponseHandler):
-    """aiohttp's end of a connection, with a stamp on everything that arrives."""
+    """aiohttp's end of a connection, with a stamp on everything that arrives.
 
-    stream: Stream | None = None
+    Bodies stay where aiohttp's parser puts them: reading each piece would wake a coroutine a token.
+    """
+
+    _stream: Stream | None = None
     _carried = 0
+    _last_body: aiohttp.StreamReader | None = None
 
     def set_response_params(self, **params: Any) -> None:
         """Begin a new request: aiohttp calls this once it has a connection, before it writes."""
-        self.stream = Stream(time.monotonic(), self._carried)
+        self._stream = Stream(time.monotonic(), self._carried)
         self._carried += 1
+        self._last_body = self._payload
         if told := on_stream.get():
-            told(self.stream)
+            told(self._stream)
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
-        """Stamp, let aiohttp take the HTTP apart, and keep what there is of the body."""
+        """Let aiohttp take the HTTP apart, and give what it found the moment of its arrival."""
         now = time.monotonic()
         super().data_received(data)
-        stream = self.stream
+        stream = self._stream
         if stream is None:
             return
         if stream.first_byte_s is None:
             stream.first_byte_s = now
         body = self._payload
-        if body is not None and body.exception() is None and (block := body.read_nowait()):
-            stream.blocks.append(block)
-            stream.stamps.append(now)
+        if body is not None and body is not self._last_body:
+            stream.body = body
+            stamps = stream.stamps
+            while len(stamps) < len(body._buffer):
+                stamps.append(now)
 
 
 def open_session(headers: dict[str, str], *, reuse: bool = True) -> aiohttp.ClientSession:
