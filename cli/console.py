@@ -13,7 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from servescope.loadgen.live import Tally
+    from servescope.loadgen.conductor import Tally
     from servescope.reports.blocks import Section
 
 out = Console(highlight=False)

@@ -29,16 +29,41 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where to send: a base URL and the dialect spoken there. Keys are named, never held."""
+    """Where to send and how: base URLs of replicas, and the dialect spoken there.
 
-    base_url: str
+    Keys are named, never held: `api_key_env` and the values of `header_env` are names of
+    environment variables. `max_concurrency` bounds the calls in flight of an open loop; `users`
+    make the loop closed. `usage_each` asks for usage in every chunk. `workers` 0 chooses.
+    """
+
+    base_url: str | tuple[str, ...]
     backend: str = "openai"
     path: str | None = None
     model: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
+    headers: dict[str, str] = {}
+    header_env: dict[str, str] = {}
     timeout_s: Annotated[float, Meta(gt=0, le=1e6)] = 600.0
+    idle_s: Annotated[float, Meta(gt=0, le=1e6)] = 300.0
+    retries: Annotated[int, Meta(ge=0, le=20)] = 0
     ignore_eos: bool = True
+    min_tokens: bool = False
+    usage_each: bool = False
     extra_body: dict[str, Any] = {}
+    tokenizer: str | None = None
+    history: Literal["planned", "generated"] = "planned"
+    max_concurrency: Annotated[int, Meta(ge=1)] | None = None
+    users: Annotated[int, Meta(ge=1)] | None = None
+    dispatch: str = "round-robin"
+    dispatch_params: dict[str, str] = {}
+    priority: str = "none"
+    priority_params: dict[str, str] = {}
+    workers: Annotated[int, Meta(ge=0, le=256)] = 0
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The base URLs of all replicas."""
+        return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

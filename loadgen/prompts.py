@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,15 @@ class Prompts:
         """Return the prompt as token ids, shape (input_tokens,): no tokenizer is needed."""
         span = np.uint64(LAST_ID - FIRST_ID + 1)
         return (self._hashes(call) % span).astype(np.int64) + FIRST_ID
+
+    def prompt(self, call: Call) -> list[int] | str:
+        """Return what a completions endpoint is asked: the real text if there is one, or ids."""
+        ids: list[int] = self.token_ids(call).tolist()
+        return call.text or ids
+
+    def messages(self, call: Call) -> list[dict[str, Any]]:
+        """Return what a chat endpoint is asked."""
+        return [{"role": "user", "content": self.text(call)}]
 
     def text(self, call: Call) -> str:
         """Return the prompt as common words: about a token each, exactly so in no vocabulary."""

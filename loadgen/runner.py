@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,26 +13,31 @@ import msgspec
 
 from servescope.loadgen import experiment as experiments
 from servescope.loadgen import run_info
-from servescope.loadgen.client import Client
+from servescope.loadgen.conductor import Conductor, Progress
+from servescope.loadgen.crew import Crew
 from servescope.loadgen.experiment import EndpointSpec, Experiment
-from servescope.loadgen.live import LiveReplay, Progress
-from servescope.loadgen.probe import probe
-from servescope.loadgen.program import Call
-from servescope.loadgen.prompts import Prompts
+from servescope.loadgen.messages import Setup
+from servescope.loadgen.probe import Probe, probe
+from servescope.loadgen.program import Program
 from servescope.loadgen.records import Journal
-from servescope.loadgen.replay import Replay
+from servescope.loadgen.target import Target
 from servescope.loadgen.validity import Health, judge
-from servescope.loadgen.workload import Workload, workload_of
+from servescope.loadgen.worker import loop_factory, write_programs
+from servescope.loadgen.workload import workload_of
+from servescope.traces import sent_log
 from servescope.traces.errors import InputError
 from servescope.traces.run import Run, refuse_taken
+
+LEAD_S = 0.02  # from the word to the replay's second 0, so that the first call is not late
 
 
 def replay(experiment: Experiment, out: Path, on_progress: Progress | None = None) -> Run:
     """Replay an experiment against its endpoint in real time and seal the run.
 
-    SIGINT stops it early: what has ended is kept, what is in flight is recorded as cancelled, and
-    the run says that it was interrupted. Raises EndpointError before anything is written if the
-    endpoint cannot serve, OutputExists if `out` is taken, and OutputFailed if it cannot be written.
+    A first SIGINT stops it in good order: nothing more is sent, and what is in flight may end. A
+    second one gives up what is in flight, whose calls become rows that were cancelled. Raises
+    EndpointError before anything is written if the endpoint cannot serve, OutputExists if `out` is
+    taken, and OutputFailed if it cannot be written.
     """
     endpoint = experiment.endpoint
     if endpoint is None:
@@ -42,38 +46,39 @@ def replay(experiment: Experiment, out: Path, on_progress: Progress | None = Non
             "Add one, or simulate it.",
         )
     refuse_taken(out)
-    workload = workload_of(experiment.workload)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_replay(experiment, endpoint, workload, out, on_progress))
+    target = Target.of(endpoint)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_replay(experiment, endpoint, target, out, on_progress))
 
 
 async def _replay(
     experiment: Experiment,
     endpoint: EndpointSpec,
-    workload: Workload,
+    target: Target,
     out: Path,
     on_progress: Progress | None,
 ) -> Run:
-    probed = await probe(endpoint)
-    plan = workload.plan()
-    info = run_info.begun(
-        experiment, workload, plan, clock="real", system=experiment.name, model=probed.model
-    )
-    info = msgspec.structs.replace(
-        info, endpoint=endpoint.base_url, probe=msgspec.to_builtins(probed)
-    )
-    run = Run.create(out, experiments.to_toml(experiment), plan, info)
-    prompts = Prompts(experiment.seed, workload.block_tokens)
-    async with Client(endpoint, reuse=probed.reuse) as client:
-        with Journal(run.journal) as journal:
-            live = LiveReplay(Replay(workload), client, prompts, probed.model, journal)
-            live.prepare(_in_order(workload))
-            with _stopping(live) as stopped, _rare_collection():
-                cpu_s, wall_s = time.process_time(), time.monotonic()
-                await live.run(on_progress)
-                cpu_share = (time.process_time() - cpu_s) / (time.monotonic() - wall_s)
+    async with Crew(endpoint.workers or 1) as crew:  # they load while the plan is made
+        workload = workload_of(experiment.workload)
+        probed = await probe(target)
+        plan = workload.plan()
+        info = run_info.begun(
+            experiment, workload, plan, clock="real", system=experiment.name, model=probed.model
+        )
+        info = msgspec.structs.replace(
+            info, endpoint=target.base_urls[0], probe=msgspec.to_builtins(probed)
+        )
+        run = Run.create(out, experiments.to_toml(experiment), plan, info)
+        conductor = Conductor(
+            Journal(run), target.dialect, target.base_urls, plan.height, done=probed.done
+        )
+        setups = _setups(target, probed, experiment.seed, workload.block_tokens, run, crew.size)
+        _share_out(workload.programs, setups)
+        stopped = await _conduct(crew, conductor, setups, on_progress)
+        for setup in setups:
+            Path(setup.programs).unlink()
     calls = run.trace.collect()
-    health = Health.of(calls, cpu_share, live.heartbeat.late_s, client.uncounted)
+    health = Health.of(calls, conductor.beats, conductor.late_s, conductor.uncounted)
     validity, doubts = judge(calls, run.plan, health, interrupted=bool(stopped))
     run.seal(
         msgspec.structs.replace(
@@ -87,22 +92,101 @@ async def _replay(
     return run
 
 
-def _in_order(workload: Workload) -> list[Call]:
-    """Return the calls roughly as they will be due, so that the first ones are prepared first."""
-    starts = {program.id: program.start_s for program in workload.programs}
-    return sorted(workload.calls(), key=lambda call: starts[call.program_id] + call.offset_s)
+async def _conduct(
+    crew: Crew, conductor: Conductor, setups: Sequence[Setup], on_progress: Progress | None
+) -> list[bool]:
+    """Let the workers replay and write down what they hand back; returns whether it was stopped."""
+    loop = asyncio.get_running_loop()
+    await crew.prepare(setups, conductor.hear)
+    watchers = [loop.create_task(conductor.keep_writing())]
+    if on_progress:
+        watchers.append(loop.create_task(conductor.keep_showing(on_progress)))
+    try:
+        with _stopping(crew) as stopped:
+            crew.go(time.monotonic() + LEAD_S)
+            finished = loop.create_task(crew.finished())
+            # a writer that fails (a full disk, say) ends the replay too
+            await asyncio.wait((finished, watchers[0]), return_when=asyncio.FIRST_COMPLETED)
+            if watchers[0].done():
+                finished.cancel()
+                watchers[0].result()
+            await finished
+    finally:
+        for task in watchers:
+            task.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        conductor.close()
+    return stopped
+
+
+def _setups(
+    target: Target,
+    probed: Probe,
+    seed: int,
+    block_tokens: int | None,
+    run: Run,
+    workers: int,
+) -> list[Setup]:
+    spec = target.spec
+    return [
+        Setup(
+            worker=number,
+            urls=list(target.urls),
+            backend=spec.backend,
+            model=probed.model,
+            headers=target.headers,
+            secrets=target.secrets,
+            seed=seed,
+            block_tokens=block_tokens,
+            tokenizer=spec.tokenizer,
+            history=spec.history,
+            ignore_eos=spec.ignore_eos,
+            min_tokens=spec.min_tokens,
+            usage_each=spec.usage_each,
+            refused=probed.refused,
+            extra_body=spec.extra_body,
+            timeout_s=spec.timeout_s,
+            idle_s=spec.idle_s,
+            retries=spec.retries,
+            reuse=probed.reuse,
+            done=probed.done,
+            max_concurrency=_share(spec.max_concurrency, number, workers),
+            users=_share(spec.users, number, workers),
+            dispatch=spec.dispatch,
+            dispatch_params=spec.dispatch_params,
+            priority=spec.priority,
+            priority_params=spec.priority_params,
+            programs=str(run.path / f".programs-{number}"),
+            sent=str(sent_log.path_of(run.path, number)),
+        )
+        for number in range(workers)
+    ]
+
+
+def _share(whole: int | None, number: int, workers: int) -> int | None:
+    """Return a worker's part of a number that all workers share; the parts add up."""
+    if whole is None:
+        return None
+    return whole // workers + (number < whole % workers)
+
+
+def _share_out(programs: Sequence[Program], setups: Sequence[Setup]) -> None:
+    """Give each worker its programs, by turns: a program stays with one worker."""
+    for number, setup in enumerate(setups):
+        write_programs(Path(setup.programs), iter(programs[number :: len(setups)]))
 
 
 @contextmanager
-def _stopping(live: LiveReplay) -> Iterator[list[bool]]:
-    """Let the first SIGINT stop the replay in good order; a second one ends the program."""
+def _stopping(crew: Crew) -> Iterator[list[bool]]:
+    """Let the first SIGINT stop the replay in good order, and the second one at once."""
     stopped: list[bool] = []
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
+        crew.stop(now=bool(stopped))
         stopped.append(True)
-        live.stop()
-        loop.remove_signal_handler(signal.SIGINT)
+        if len(stopped) > 1:  # a third one ends the program
+            loop.remove_signal_handler(signal.SIGINT)
 
     try:
         loop.add_signal_handler(signal.SIGINT, stop)
@@ -113,29 +197,3 @@ def _stopping(live: LiveReplay) -> Iterator[list[bool]]:
         yield stopped
     finally:
         loop.remove_signal_handler(signal.SIGINT)
-
-
-@contextmanager
-def _rare_collection() -> Iterator[None]:
-    """Keep the garbage collector from pausing the loop: it looks at what is new, and rarely.
-
-    An answered call leaves no cycles; one whose connection failed leaves a few.
-    """
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1000)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

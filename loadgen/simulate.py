@@ -56,30 +56,40 @@ class Simulation:
 
     def refused(self, request: Request, error: Refused, now: float) -> None:
         """Record a request that the engine can never serve, as an endpoint would: HTTP 400."""
-        record = self._record(request, "http_400", now)
+        due = self._due.pop(request.id)
+        record = _record(due, "http_400", now)
         record.error = str(error)
-        self._end(record, now)
+        self._end(due, record, now)
 
     def finished(self, request: Request, now: float) -> None:
         """Record a request whose last token is out."""
-        record = self._record(request, OK, now)
+        due = self._due.pop(request.id)
+        record = _record(due, OK, now)
         record.chunk_s = request.token_s
         record.first_token_s, record.last_token_s = request.token_s[0], request.token_s[-1]
+        record.first_answer_s = request.token_s[0]
         record.output_tokens = request.generated
-        self._end(record, now)
+        self._end(due, record, now)
 
-    def _record(self, request: Request, status: str, now: float) -> Record:
-        due = self._due.pop(request.id)
-        record = Record.of(due, status)
-        # in virtual time the client is never late
-        record.dispatched_s = record.sent_s = record.first_byte_s = due.due_s
-        record.end_s = now
-        return record
-
-    def _end(self, record: Record, now: float) -> None:
+    def _end(self, due: Due, record: Record, now: float) -> None:
         self.records.append(record)
-        lost = self._replay.ended(call, now, ok=record.status == OK)
-        self.records += [Record.given_up(call, now) for call in lost]
+        for lost in self._replay.ended(due.call, now, ok=record.status == OK):
+            self.records.append(Record.given_up(lost.number, now))
+
+
+def _record(due: Due, status: str, now: float) -> Record:
+    """Begin the row of a call; in virtual time the client is never late."""
+    return Record(
+        number=due.call.number,
+        status=status,
+        due_s=due.due_s,
+        ready_s=due.ready_s,
+        admitted_s=due.due_s,
+        dispatched_s=due.due_s,
+        sent_s=due.due_s,
+        first_byte_s=due.due_s,
+        end_s=now,
+    )
 
 
 def simulate(experiment: Experiment, out: Path) -> Run:
@@ -110,9 +120,10 @@ def simulate(experiment: Experiment, out: Path) -> Run:
         interrupted = True
     took_s = time.perf_counter() - begun
     run = Run.create(out, experiments.to_toml(experiment), plan, info)
-    with Journal(run.journal) as journal:
-        for record in simulation.records:
-            journal.append(record)
+    journal = Journal(run)
+    for record in simulation.records:
+        journal.append(record)
+    journal.flush()
     calls = run.trace.collect()
     run.seal(
         msgspec.structs.replace(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from servescope.loadgen.messages import Beat
 from servescope.traces.run import Validity
 from servescope.traces.status import NOT_SENT, OK
 
@@ -41,17 +42,22 @@ class Health:
 
     @classmethod
     def of(
-        cls, calls: pl.DataFrame, cpu_share: float, late_s: Sequence[float] = (), uncounted: int = 0
+        cls,
+        calls: pl.DataFrame,
+        beats: Mapping[int, Beat],
+        late_s: Mapping[int, Sequence[float]],
+        uncounted: int = 0,
     ) -> Health:
-        """Read the lag off the calls that were sent; `late_s` are the heartbeat's."""
-        lag = calls["dispatched_s"] - calls["due_s"]
+        """Read the lag off the calls that were sent; the rest is what the workers said."""
+        lag = calls["dispatched_s"] - calls["admitted_s"]
+        cpu_share = max((b.cpu_s / b.wall_s for b in beats.values() if b.wall_s > 0), default=0.0)
         return cls(
             lag_p50_s=_quantile(lag, 0.5),
             lag_p99_s=_quantile(lag, 0.99),
             lag_tail_s=_quantile(lag, min(0.99, max(0.0, 1 - 2 / max(1, lag.count())))),
             lag_max_s=_quantile(lag, 1.0),
             connect_p99_s=_quantile(calls["sent_s"] - calls["dispatched_s"], 0.99),
-            stall_max_s=max(late_s, default=0.0),
+            stall_max_s=max((s for each in late_s.values() for s in each), default=0.0),
             cpu_share=cpu_share,
             uncounted=uncounted,
         )

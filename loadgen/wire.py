@@ -105,7 +105,7 @@ def open_session(headers: dict[str, str], *, reuse: bool = True) -> aiohttp.Clie
         else aiohttp.TCPConnector(limit=0, force_close=True, ttl_dns_cache=None)
     )
     # aiohttp has no public place for this; test_wire.py fails should it ever stop working
-    connector._factory = functools.partial(StampingHandler, loop=loop)
+    connector._factory = functools.partial(StampingHandler, loop=loop)  # type: ignore[assignment]
     return aiohttp.ClientSession(
         connector=connector,
         headers=headers,

@@ -67,8 +67,9 @@ class Workload:
         foreign = _foreign_links(by_program)
         if foreign:
             doubts.append(f"{foreign} calls wait for a call of another program; they do not here.")
+        programs.sort(key=lambda program: (program.start_s, program.id))
         return cls(
-            programs=tuple(sorted(programs, key=lambda program: (program.start_s, program.id))),
+            programs=_numbered(programs),
             provenance=trace.provenance,
             left_out=dict(left_out),
             doubts=(*trace.provenance.doubts, *doubts),
@@ -129,6 +130,19 @@ def digest(plan: pl.DataFrame, seed: int, block_tokens: int | None) -> str:
     for row in plan.iter_rows():
         made.update(msgspec.json.encode(row))
     return made.hexdigest()
+
+
+def _numbered(programs: list[Program]) -> tuple[Program, ...]:
+    """Return programs whose calls know their row in the plan and if any call waits for them."""
+    numbered, number = [], 0
+    for program in programs:
+        awaited = {parent for call in program.calls for parent in call.parents}
+        calls = []
+        for call in program.calls:
+            calls.append(msgspec.structs.replace(call, number=number, last=call.id not in awaited))
+            number += 1
+        numbered.append(Program(program.id, program.start_s, tuple(calls)))
+    return tuple(numbered)
 
 
 def _unsendable(row: dict[str, Any]) -> str | None:

@@ -3,17 +3,18 @@
     experiment.toml   what was asked
     run.json          versions, host, seeds, probe, validity, doubts
     plan.parquet      what was to be sent, before the first byte
-    calls.jsonl       what came back, one line a call, appended while running
-    calls.parquet     the same as a table, once the run has ended
+    calls/            what came back, in Arrow files of a second or less, while running
+    sent-*.log        which calls were sent, each worker its own, while running
+    calls.parquet     what came back as one table, once the run has ended
 
-The lines are the truth: a run that was killed keeps every call that had ended, and reads the same.
+A run that was killed keeps every call that had ended a second before, and reads the same.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +23,14 @@ import msgspec
 import polars as pl
 import tomli_w
 
+from servescope.traces import sent_log
 from servescope.traces.errors import NotARun, OutputExists, OutputFailed
 from servescope.traces.provenance import Provenance
 from servescope.traces.schema import SCHEMA
-from servescope.traces.status import NOT_SENT
+from servescope.traces.status import LOST, NOT_SENT
 from servescope.traces.trace import Trace
+
+STOPPED = "not sent: the run stopped before it was due"
 
 Validity = Literal["unfinished", "valid", "suspect", "invalid"]
 
@@ -61,11 +65,12 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     doubts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """A run directory."""
 
     path: Path
+    _next: int | None = field(default=None, compare=False, repr=False)  # number of the next segment
 
     @classmethod
     def create(
@@ -109,11 +114,6 @@ class Run:
                 "It was damaged or written by another version; run the experiment again.",
             ) from None
 
-    @property
-    def journal(self) -> Path:
-        """The file that ended calls are appended to, a JSON line each."""
-        return self.path / "calls.jsonl"
-
     @cached_property
     def plan(self) -> pl.DataFrame:
         """What was to be sent, one row a call."""
@@ -122,12 +122,29 @@ class Run:
     @cached_property
     def trace(self) -> Trace:
         """What came back, one row a call in the canonical columns, even if the run was killed."""
-        if (self.path / "calls.parquet").exists():
-            frame = self._read("calls.parquet", "Delete it: calls.jsonl holds the same.")
-        else:
-            frame = self._replay_journal()
         provenance = Provenance(format="run", source=str(self.path), kind="measured")
-        return Trace.of(frame, provenance)
+        frame = self._sealed() if (self.path / "calls.parquet").exists() else self._so_far()
+        return Trace.of(frame.sort("due_s", "call_id", nulls_last=True), provenance)
+
+    @property
+    def segments(self) -> list[Path]:
+        """The Arrow files of a run that has not been sealed, in order."""
+        return sorted((self.path / "calls").glob("*.arrow"))
+
+    def append(self, rows: pl.DataFrame) -> None:
+        """Write rows as the next segment, whole or not at all; raises OutputFailed."""
+        folder = self.path / "calls"
+        try:
+            folder.mkdir(exist_ok=True)
+            if self._next is None:
+                self._next = 1 + max((int(path.stem) for path in self.segments), default=0)
+            partial = folder / f"{self._next:06d}.part"
+            rows.write_ipc(partial, compression="uncompressed")
+            os.replace(partial, partial.with_suffix(".arrow"))
+        except OSError as error:
+            raise OutputFailed.of(folder, error) from None
+        self._next += 1
+        self.__dict__.pop("trace", None)
 
     def write_info(self, info: RunInfo) -> None:
         """Replace run.json at once or not at all."""
@@ -135,27 +152,64 @@ class Run:
         self.__dict__.pop("info", None)
 
     def seal(self, info: RunInfo) -> None:
-        """End the run: turn the journal into calls.parquet and write the last run.json."""
+        """End the run: make one calls.parquet of its segments and write the last run.json."""
         partial = self.path / "calls.parquet.part"
-        self._replay_journal().write_parquet(partial)
-        os.replace(partial, self.path / "calls.parquet")
-        self.__dict__.pop("trace", None)
-        self.write_info(info)
+        try:
+            self._so_far().sink_parquet(partial, compression="zstd")
+            os.replace(partial, self.path / "calls.parquet")
+            self.__dict__.pop("trace", None)
+            self.write_info(info)
+            for old in (*self.segments, *sent_log.logs_of(self.path)):
+                old.unlink()
+            if (self.path / "calls").is_dir():
+                (self.path / "calls").rmdir()
+        except OSError as error:
+            raise OutputFailed.of(self.path, error) from None
 
-    def _replay_journal(self) -> pl.DataFrame:
-        """Return what ended, and the rest of every program that had begun as calls not sent."""
-        lines = self.journal.read_bytes().splitlines() if self.journal.exists() else []
-        ended = frame_of_rows(_decoded(lines))
-        rest = self.plan.join(ended, on="program_id", how="semi").join(
-            ended, on="call_id", how="anti"
-        )
-        not_sent = rest.select(
+    def unseal(self) -> None:
+        """Open a run again that was stopped early, so that what was not sent can be appended.
+
+        The rows of calls that were never sent go; everything else stays as it was.
+        """
+        if (self.path / "calls.parquet").exists():
+            stopped = pl.col("error") == STOPPED
+            self.append(self._sealed().filter(~stopped.fill_null(False)).collect())
+            (self.path / "calls.parquet").unlink()
+
+    def _sealed(self) -> pl.LazyFrame:
+        path = self.path / "calls.parquet"
+        try:
+            frame = pl.scan_parquet(path, glob=False)
+            frame.collect_schema()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            wrong = f"{path} cannot be read: {str(error).split(chr(10))[0]}."
+            raise NotARun(wrong, "Run the experiment again.") from None
+        return frame
+
+    def _so_far(self) -> pl.LazyFrame:
+        """Return what ended, what was in flight, and the rest of every program that had begun."""
+        segments = self.segments
+        if not segments:
+            ended = frame_of_rows([]).lazy()
+        else:
+            ended = pl.concat([pl.scan_ipc(path) for path in segments])
+        known = ended.select("call_id", "program_id").collect()
+        plan = self.plan.with_row_index("number")
+        unknown = plan.join(known, on="call_id", how="anti")
+        sent = sent_log.read(self.path)
+        flying = unknown.filter(pl.col("number").is_in(list(sent)))
+        lost = flying.select(
             *PLANNED,
-            status=pl.lit(NOT_SENT),
-            error=pl.lit("not sent: the run stopped before it was due"),
+            status=pl.lit(LOST),
+            error=pl.lit("the client died while the call was in flight"),
+            due_s="due_s",
+            dispatched_s=pl.col("number").replace_strict(sent, return_dtype=pl.Float64),
         )
-        table = pl.concat([ended, not_sent], how="diagonal_relaxed")
-        return table.sort("due_s", "call_id", nulls_last=True)
+        begun = pl.concat([known["program_id"], flying["program_id"]]).unique().to_list()
+        rest = unknown.filter(
+            pl.col("program_id").is_in(begun) & ~pl.col("number").is_in(list(sent))
+        ).select(*PLANNED, status=pl.lit(NOT_SENT), error=pl.lit(STOPPED))
+        return pl.concat([ended, lost.lazy(), rest.lazy()], how="diagonal_relaxed")
 
     def _read(self, name: str, mend: str) -> pl.DataFrame:
         try:
@@ -191,28 +245,3 @@ RUN_COLUMNS = tuple(
 def frame_of_rows(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
     """Make the canonical table of a run from its rows; absent keys become null."""
     return pl.DataFrame(list(rows), schema={name: SCHEMA[name] for name in RUN_COLUMNS})
-
-
-def _decoded(lines: list[bytes]) -> Iterable[dict[str, Any]]:
-    decoder = msgspec.json.Decoder(_LINE)
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield msgspec.structs.asdict(decoder.decode(line))
-        except msgspec.DecodeError as error:
-            if number < len(lines):  # only the last line can be torn by a kill
-                raise NotARun(
-                    f"Line {number} of calls.jsonl is damaged: {error}.",
-                    "Restore the file, or run again.",
-                ) from None
-
-
-# Lines are decoded by type: a damaged value is refused, an integer may stand for a float.
-_JSON: dict[pl.DataType, Any] = {
-    pl.String(): str | None,
-    pl.Int64(): int | None,
-    pl.Float64(): float | None,
-    pl.List(pl.String()): list[str] | None,
-    pl.List(pl.Int64()): list[int | None] | None,
-    pl.List(pl.Float64()): list[float] | None,
-}
-_LINE = msgspec.defstruct("Line", [(name, _JSON[SCHEMA[name]], None) for name in RUN_COLUMNS])

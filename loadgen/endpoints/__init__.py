@@ -4,11 +4,11 @@ Another package adds one by an entry point of the group `servescope.endpoints`, 
 """
 
 from servescope.loadgen.endpoints import openai
-from servescope.loadgen.endpoints.dialect import Dialect, EventSplitter, Piece
+from servescope.loadgen.endpoints.dialect import Ask, Dialect, Piece
 from servescope.traces.errors import InputError
 from servescope.traces.plugins import installed
 
-__all__ = ["BUILT_IN", "Dialect", "EventSplitter", "Piece", "named"]
+__all__ = ["BUILT_IN", "Ask", "Dialect", "Piece", "named"]
 
 BUILT_IN = {
     "openai": openai.COMPLETIONS,

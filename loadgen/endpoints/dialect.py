@@ -1,65 +1,73 @@
-"""What it takes to speak to an endpoint: how to ask, and what an event of the answer means."""
+"""What it takes to speak to an endpoint: how to ask, and what the events of an answer mean."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from servescope.loadgen.program import Call
-from servescope.loadgen.prompts import Prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a dialect turns into a request: a call, and its prompt or its chat.
+
+    `min_tokens` asks for at least the planned answer too, `usage_each` for usage in every chunk.
+    `refused` names fields that this server is known to refuse. `before` is the call of the program
+    that came before this one.
+    """
+
+    call: Call
+    model: str
+    prompt: list[int] | str | None = None
+    messages: list[dict[str, Any]] | None = None
+    ignore_eos: bool = True
+    min_tokens: bool = True
+    usage_each: bool = False
+    refused: frozenset[str] = frozenset()
+    before: Call | None = None
 
 
 class Piece(NamedTuple):
-    """What one event of a stream says; counts are totals so far, as the server gives them."""
+    """What one event of a stream says; counts are totals so far, as the server gives them.
 
-    has_text: bool
+    `tokens` are those of this very event, where the server says so. `id` is what the server calls
+    the answer.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    tool: bool = False
     finish: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     error: str | None = None
+    id: str | None = None
+    tokens: int | None = None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the event is a chunk: it brings answer, reasoning, or part of a tool call."""
+        return bool(self.text or self.reasoning or self.tool)
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How an endpoint is asked and read: its path, the body of a call, and its events."""
+    """How an endpoint is asked and read.
 
-    path: str
-    body: Callable[[Call, Prompts], dict[str, Any]]
-    read: Callable[[bytes], Piece]
-    says: str
-
-
-class EventSplitter:
-    """Cuts the bytes of a server-sent event stream into the data of its events.
-
-    Comments and other fields are passed over; `[DONE]` sets `done` and is not returned.
+    `takes` says whether it is asked with a prompt or with chat messages, `lines` whether its stream
+    is of server-sent events or of JSON lines. `body` returns the whole body of a request; `read`
+    takes all events of an answer in order, one Piece an event, and raises msgspec.DecodeError if
+    one is no JSON.
     """
 
-    __slots__ = ("_rest", "done")
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self.done = False
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the data of every event that `data` completes."""
-        lines = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
-        self._rest = lines.pop()
-        return [event for line in lines if (event := self._data(line)) is not None]
-
-    def close(self) -> list[bytes]:
-        """Return what a last line without a line end holds."""
-        event, self._rest = self._data(self._rest), b""
-        return [] if event is None else [event]
-
-    def _data(self, line: bytes) -> bytes | None:
-        if not line.startswith(b"data:"):
-            return None
-        event = line[5:].strip()
-        if event == b"[DONE]":
-            self.done = True
-            return None
-        return event or None
+    path: str
+    takes: Literal["prompt", "messages"]
+    body: Callable[[Ask], dict[str, Any]]
+    read: Callable[[list[bytes]], list[Piece]]
+    says: str
+    headers: Callable[[Ask], dict[str, str]] | None = None
+    lines: Literal["sse", "json"] = "sse"

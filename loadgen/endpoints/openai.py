@@ -6,69 +6,81 @@ from typing import Annotated, Any
 
 import msgspec
 
-from servescope.loadgen.endpoints.dialect import Dialect, Piece
-from servescope.loadgen.program import Call
-from servescope.loadgen.prompts import Prompts
+from servescope.loadgen.endpoints.dialect import Ask, Dialect, Piece
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     cached_tokens: _Count | None = None
     reasoning_tokens: _Count | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: _Count | None = None
     completion_tokens: _Count | None = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    tool_calls: list[Any] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     text: str | None = None
     delta: _Delta | None = None
     finish_reason: str | None = None
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     error: Any = None
+    id: str | None = None
 
 
-_decode = msgspec.json.Decoder(_Event).decode
+_decode = msgspec.json.Decoder(list[_Event]).decode
 
 
-def read(data: bytes) -> Piece:
-    """Read the data of one server-sent event. Raises msgspec.DecodeError for what is not JSON."""
-    event = _decode(data)
-    text, finish = False, None
+def read(events: list[bytes]) -> list[Piece]:
+    """Read the events of an answer. Raises msgspec.DecodeError if one is no JSON."""
+    decoded = _decode(b"[" + b",".join(events) + b"]")
+    if len(decoded) != len(events):
+        raise msgspec.DecodeError("an event is not one JSON object")
+    return [_piece(event) for event in decoded]
+
+
+def _piece(event: _Event) -> Piece:
+    text, reasoning, tool, finish = "", "", False, None
     for choice in event.choices:
         delta = choice.delta
-        text = text or bool(
-            choice.text or (delta and (delta.content or delta.reasoning_content or delta.reasoning))
-        )
+        if choice.text:
+            text += choice.text
+        if delta is not None:
+            text += delta.content or ""
+            reasoning += delta.reasoning_content or delta.reasoning or ""
+            tool = tool or bool(delta.tool_calls)
         finish = finish or choice.finish_reason
     usage = event.usage
     if usage is None and event.error is None:
-        return Piece(text, finish)
+        return Piece(text, reasoning, tool, finish, id=event.id)
     prompt = usage.prompt_tokens_details if usage else None
     answer = usage.completion_tokens_details if usage else None
     return Piece(
-        has_text=text,
-        finish=finish,
+        text,
+        reasoning,
+        tool,
+        finish,
         prompt_tokens=usage.prompt_tokens if usage else None,
         completion_tokens=usage.completion_tokens if usage else None,
         cached_tokens=prompt.cached_tokens if prompt else None,
         reasoning_tokens=answer.reasoning_tokens if answer else None,
         error=None if event.error is None else _message(event.error),
+        id=event.id,
     )
 
 
@@ -76,14 +88,34 @@ def _message(error: Any) -> str:
     return str(error.get("message", error)) if isinstance(error, dict) else str(error)
 
 
-def _completions(call: Call, prompts: Prompts) -> dict[str, Any]:
-    return {"prompt": prompts.token_ids(call).tolist(), "max_tokens": call.output_tokens}
+def _common(ask: Ask) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "model": ask.model,
+        "max_tokens": ask.call.output_tokens,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if ask.usage_each:
+        fields["stream_options"]["continuous_usage_stats"] = True
+    if ask.ignore_eos:
+        fields["ignore_eos"] = True
+    if ask.min_tokens:
+        fields["min_tokens"] = ask.call.output_tokens
+    if ask.call.priority is not None:
+        fields["priority"] = ask.call.priority
+    return {name: value for name, value in fields.items() if name not in ask.refused}
 
 
-def _chat(call: Call, prompts: Prompts) -> dict[str, Any]:
-    message = {"role": "user", "content": prompts.text(call)}
-    return {"messages": [message], "max_tokens": call.output_tokens}
+def _completions(ask: Ask) -> dict[str, Any]:
+    return {"prompt": ask.prompt, **_common(ask)}
 
 
-COMPLETIONS = Dialect("/v1/completions", _completions, read, "prompts as token ids, exact")
-CHAT = Dialect("/v1/chat/completions", _chat, read, "prompts as words, about as many as tokens")
+def _chat(ask: Ask) -> dict[str, Any]:
+    return {"messages": ask.messages, **_common(ask)}
+
+
+COMPLETIONS = Dialect(
+    "/v1/completions", "prompt", _completions, read, "prompts as token ids, exact"
+)
+CHAT = Dialect("/v1/chat/completions", "messages", _chat, read, "prompts as chat messages")

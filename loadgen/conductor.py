@@ -1,0 +1,120 @@
+"""The conductor's ear: takes what workers hand back, reads it, and has it written down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from statistics import quantiles
+
+from servescope.loadgen.endpoints import Dialect
+from servescope.loadgen.messages import Beat, Ended
+from servescope.loadgen.records import Journal, Record, record_of
+from servescope.traces.status import OK
+
+FLUSH_S = 0.5  # with the workers' own 0.1 s, less than a second is lost to a kill
+PROGRESS_S = 0.25
+_RECENT = 2000
+
+
+@dataclass(slots=True)
+class Tally:
+    """How far a replay is: `now_s` from its start; `lag_s`, how late the last call was sent.
+
+    `waiting` calls are due and wait for one of the slots of --max-concurrency.
+    """
+
+    planned: int
+    sent: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+    done: int = 0
+    failed: int = 0
+    now_s: float = 0.0
+    lag_s: float = 0.0
+    ttft_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    gaps_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+
+    @staticmethod
+    def spread(values: Sequence[float]) -> tuple[float, float] | None:
+        """Return p50 and p99 of recent values, or None for too few."""
+        if len(values) < 2:
+            return None
+        cuts = quantiles(values, n=100, method="inclusive")
+        return cuts[49], cuts[98]
+
+
+Progress = Callable[[Tally], None]
+
+
+class Conductor:
+    """Listens to the workers of a run; `beats` holds the last word of each."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        dialect: Dialect,
+        replicas: Sequence[str],
+        planned: int,
+        *,
+        done: bool,
+    ) -> None:
+        self.tally = Tally(planned)
+        self.beats: dict[int, Beat] = {}
+        self.late_s: dict[int, list[float]] = {}
+        self.uncounted = 0  # answers without usage, whose chunks were counted instead
+        self._journal = journal
+        self._dialect = dialect
+        self._replicas = replicas
+        self._done = done
+
+    def hear(self, worker: int, message: Ended | Beat) -> None:
+        """Take what a worker says."""
+        if isinstance(message, Beat):
+            self._hear_beat(worker, message)
+            return
+        record, answer = record_of(message, self._dialect, worker, self._replicas, done=self._done)
+        self._journal.append(record)
+        ok = record.status == OK
+        self.tally.done += 1
+        self.tally.failed += not ok
+        if ok and answer is not None:
+            self.uncounted += answer.completion_tokens is None
+            self._remember(record)
+
+    async def keep_writing(self) -> None:
+        """Flush the journal now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self._journal.flush()
+
+    async def keep_showing(self, on_progress: Progress) -> None:
+        """Show the tally now and then; a display that fails must not end a measurement."""
+        with suppress(Exception):
+            while True:
+                on_progress(self.tally)
+                await asyncio.sleep(PROGRESS_S)
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        self._journal.flush()
+
+    def _hear_beat(self, worker: int, beat: Beat) -> None:
+        self.late_s.setdefault(worker, []).extend(beat.late_s)
+        self.beats[worker] = beat
+        beats = self.beats.values()
+        tally = self.tally
+        tally.sent = sum(b.sent for b in beats)
+        tally.in_flight = sum(b.in_flight for b in beats)
+        tally.waiting = sum(b.waiting for b in beats)
+        tally.lag_s = max(b.lag_s for b in beats)
+        tally.now_s = max(b.wall_s for b in beats)
+
+    def _remember(self, record: Record) -> None:
+        chunks = record.chunk_s
+        if record.first_token_s is not None and record.sent_s is not None:
+            self.tally.ttft_s.append(record.first_token_s - record.sent_s)
+        if chunks and len(chunks) > 1:
+            self.tally.gaps_s.append((chunks[-1] - chunks[0]) / (len(chunks) - 1))
