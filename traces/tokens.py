@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from servescope.traces.errors import InputError
+
+if TYPE_CHECKING:
+    import tokenizers
 
 ESTIMATE = "estimate"
 BYTES_PER_TOKEN = 4
@@ -39,22 +42,7 @@ class Tokenizer:
         if name == ESTIMATE:
             told = f"{ESTIMATE}: one token for {BYTES_PER_TOKEN} bytes"
             return cls(told, lambda text: math.ceil(len(text.encode()) / BYTES_PER_TOKEN))
-        path = Path(name).expanduser()
-        path = path / "tokenizer.json" if path.is_dir() else path
-        try:
-            import tokenizers
-        except ImportError:
-            raise InputError(
-                "The package tokenizers is not installed.",
-                "Run: pip install 'servescope[tokenizers]', or use --tokenizer estimate.",
-            ) from None
-        try:
-            loaded = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exceptions
-            raise InputError(
-                f"{path} is no tokenizer that can be read: {error}.",
-                "Give a tokenizer.json, or the word estimate.",
-            ) from None
+        path, loaded = opened(name, f"Give a tokenizer.json, or the word {ESTIMATE}.")
         return cls(str(path), lambda text: len(loaded.encode(text, add_special_tokens=False).ids))
 
     def count(self, text: str) -> int:
@@ -81,6 +69,29 @@ class Tokenizer:
             else self.count(text)
             for text, chat in zip(texts, chats, strict=True)
         ]
+
+
+def opened(name: str, mend: str) -> tuple[Path, tokenizers.Tokenizer]:
+    """Open a tokenizer.json, or that of a folder; raises InputError, which ends with `mend`.
+
+    A length that texts are to be cut or filled to, which some files ask for, is left out.
+    """
+    path = Path(name).expanduser()
+    path = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        import tokenizers
+    except ImportError:
+        raise InputError(
+            "The package tokenizers is not installed.",
+            "Run: pip install 'servescope[tokenizers]'; to count, --tokenizer estimate needs none.",
+        ) from None
+    try:
+        loaded = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        raise InputError(f"{path} is no tokenizer that can be read: {error}.", mend) from None
+    loaded.no_truncation()
+    loaded.no_padding()
+    return path, loaded
 
 
 def texts_of(messages: Any) -> list[str]:
