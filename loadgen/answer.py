@@ -8,7 +8,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 import msgspec
 
@@ -54,7 +53,7 @@ def read(
     JSON makes the answer malformed, and what came before it is still read.
     """
     answer = Answer()
-    events, moments = _events(b"".join(blocks), blocks, stamps, dialect, answer)
+    events, moments = _events(blocks, stamps, dialect, answer)
     try:
         pieces = dialect.read(events)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -66,38 +65,40 @@ def read(
 
 
 def _events(
-    body: bytes,
-    blocks: Sequence[bytes],
-    stamps: Sequence[float],
-    dialect: Dialect,
-    answer: Answer,
+    blocks: Sequence[bytes], stamps: Sequence[float], dialect: Dialect, answer: Answer
 ) -> tuple[list[bytes], list[float]]:
     """Return the data of every event, and when the line that holds it was complete.
 
     Comments and other fields are passed over; `[DONE]` is noted and not returned.
     """
-    ends = list(accumulate(map(len, blocks)))
     events: list[bytes] = []
     moments: list[float] = []
-    place, block, last = 0, 0, len(ends) - 1
-    sse = dialect.lines == "sse"
-    for line in body.split(b"\n"):
-        place += len(line) + 1
-        if sse:
-            if line[:5] != b"data:":
-                continue
-            line = line[5:]
-        line = line.strip()
-        if not line:
+    sse, rest = dialect.lines == "sse", b""
+    last_s = stamps[-1] if stamps else 0.0
+    for block, now in zip((*blocks, b"\n"), (*stamps, last_s), strict=True):
+        if sse and not rest and _is_one_event(block):
+            events.append(block[6:-2])
+            moments.append(now)
             continue
-        if line == b"[DONE]":
-            answer.done = True
-            continue
-        while block < last and ends[block] < place:
-            block += 1
-        events.append(line)
-        moments.append(stamps[block])
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            data = line[5:].strip() if line[:5] == b"data:" else b"" if sse else line.strip()
+            if data == b"[DONE]":
+                answer.done = True
+            elif data:
+                events.append(data)
+                moments.append(now)
     return events, moments
+
+
+def _is_one_event(block: bytes) -> bool:
+    """Whether a block is the data of one event and nothing else, as nearly every block is."""
+    return (
+        block[:6] == b"data: "
+        and block[-2:] == b"\n\n"
+        and block.find(b"\n") == len(block) - 2
+        and block[6:12] != b"[DONE]"
+    )
 
 
 def _before_the_fault(dialect: Dialect, events: list[bytes], answer: Answer) -> list[Piece]:
@@ -122,28 +123,29 @@ def _take(answer: Answer, pieces: list[Piece], moments: list[float]) -> None:
     totals: list[int | None] = []
     each: list[int | None] = []
     for piece, moment in zip(pieces, moments, strict=False):
-        if piece.text or piece.reasoning or piece.tool:
+        text, reasoning, tool, finish, prompt, made, cached, thought, error, name, tokens = piece
+        if text or reasoning or tool:
             answer.chunk_s.append(moment)
-            totals.append(piece.completion_tokens)
-            each.append(piece.tokens)
-            if piece.text:
-                texts.append(piece.text)
+            totals.append(made)
+            each.append(tokens)
+            if text:
+                texts.append(text)
                 if answer.first_answer_s is None:
                     answer.first_answer_s = moment
-        if piece.finish is not None:
-            answer.finish = piece.finish
-        if piece.error is not None and answer.status == OK:
-            answer.status, answer.error = SERVER, piece.error
-        if piece.completion_tokens is not None:
-            answer.completion_tokens = piece.completion_tokens
-        if piece.prompt_tokens is not None:
-            answer.prompt_tokens = piece.prompt_tokens
-        if piece.cached_tokens is not None:
-            answer.cached_tokens = piece.cached_tokens
-        if piece.reasoning_tokens is not None:
-            answer.reasoning_tokens = piece.reasoning_tokens
-        if piece.id is not None:
-            answer.id = piece.id
+        if finish is not None:
+            answer.finish = finish
+        if error is not None and answer.status == OK:
+            answer.status, answer.error = SERVER, error
+        if made is not None:
+            answer.completion_tokens = made
+        if prompt is not None:
+            answer.prompt_tokens = prompt
+        if cached is not None:
+            answer.cached_tokens = cached
+        if thought is not None:
+            answer.reasoning_tokens = thought
+        if name is not None:
+            answer.id = name
     answer.text = "".join(texts)
     answer.chunk_tokens = _per_chunk(totals) or _known(each)
 

@@ -64,6 +64,7 @@ class Conductor:
         self.tally = Tally(planned)
         self.beats: dict[int, Beat] = {}
         self.late_s: dict[int, list[float]] = {}
+        self.zero_s = 0.0  # the run's second 0 on the monotonic clock
         self.uncounted = 0  # answers without usage, whose chunks were counted instead
         self._journal = journal
         self._dialect = dialect

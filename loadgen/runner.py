@@ -84,6 +84,8 @@ async def _replay(
         msgspec.structs.replace(
             run_info.ended(info, calls),
             interrupted=bool(stopped),
+            zero_monotonic_s=conductor.zero_s,
+            zero_unix_s=conductor.zero_s + time.time() - time.monotonic(),
             client=health.as_dict(),
             validity=validity,
             doubts=(*info.doubts, *probed.doubts, *doubts),
@@ -103,7 +105,8 @@ async def _conduct(
         watchers.append(loop.create_task(conductor.keep_showing(on_progress)))
     try:
         with _stopping(crew) as stopped:
-            crew.go(time.monotonic() + LEAD_S)
+            conductor.zero_s = time.monotonic() + LEAD_S
+            crew.go(conductor.zero_s)
             finished = loop.create_task(crew.finished())
             # a writer that fails (a full disk, say) ends the replay too
             await asyncio.wait((finished, watchers[0]), return_when=asyncio.FIRST_COMPLETED)

@@ -39,6 +39,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What run.json holds: everything about a run that is not a row of it.
 
     `ended` is null until the run has ended; `interrupted` says that somebody stopped it early.
+    `zero_monotonic_s` and `zero_unix_s` are the run's second 0 on the host's two clocks.
     """
 
     name: str
@@ -51,6 +52,8 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     ended: str | None = None
     interrupted: bool = False
     duration_s: float | None = None
+    zero_monotonic_s: float | None = None
+    zero_unix_s: float | None = None
     plan_sha256: str | None = None
     trace: dict[str, Any] = {}
     asked: dict[str, Any] = {}

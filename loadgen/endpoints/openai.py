@@ -43,6 +43,8 @@ class _Event(msgspec.Struct, gc=False):
     id: str | None = None
 
 
+_NO_COUNTS = (None,) * 5
+_new = tuple.__new__  # half the time of Piece(...), and there is one for every token
 _decode = msgspec.json.Decoder(list[_Event]).decode
 
 
@@ -51,7 +53,20 @@ def read(events: list[bytes]) -> list[Piece]:
     decoded = _decode(b"[" + b",".join(events) + b"]")
     if len(decoded) != len(events):
         raise msgspec.DecodeError("an event is not one JSON object")
-    return [_piece(event) for event in decoded]
+    return [_plain(event) or _piece(event) for event in decoded]
+
+
+def _plain(event: _Event) -> Piece | None:
+    """Return the piece of an event that brings text of one completion and nothing else."""
+    choices = event.choices
+    if event.usage is not None or event.error is not None or len(choices) != 1:
+        return None
+    choice = choices[0]
+    if choice.delta is not None:
+        return None
+    return _new(
+        Piece, (choice.text or "", "", False, choice.finish_reason, *_NO_COUNTS, event.id, None)
+    )
 
 
 def _piece(event: _Event) -> Piece:
