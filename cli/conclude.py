@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def conclude(run: Run, as_json: bool) -> None:
+def conclude(run: Run, as_json: bool, *, quiet: bool = False) -> None:
     """Show what a run measured, write its report, and end with the exit code it deserves."""
     from servescope.reports import render, sections_of, story_of, write
 
@@ -28,10 +28,11 @@ def conclude(run: Run, as_json: bool) -> None:
     made = sections_of(story)
     if as_json:
         print(render.json(story.title, made).decode())
-    else:
+    elif not quiet:
         console.sections(s for s in made if s.name in ("service", "latencies"))
-    console.doubts(made)
-    console.say(f"Run: {run.path}\nReport: {page}")
+    if not quiet:
+        console.doubts(made)
+        console.say(f"Run: {run.path}\nReport: {page}")
     if run.info.interrupted:
         raise typer.Exit(INTERRUPTED)
     refuse_invalid([run])

@@ -108,8 +108,11 @@ def working(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[Tally], None]]:
-    """Draw a replay's progress on stderr while it runs; one line where stderr is no terminal."""
+def progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[Tally], None]]:
+    """Draw a replay's progress on stderr while it runs; plain lines where it is no terminal."""
+    if quiet:
+        yield lambda _: None
+        return
     if not err.is_terminal:
         announced = False
 

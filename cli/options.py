@@ -145,15 +145,20 @@ def slo(text: str | None) -> SLO | None:
     return SLO.parse(text) if text else None
 
 
-def params(pairs: list[str] | None) -> dict[str, str]:
-    """Read `key=value` pairs."""
+def params(given: list[str] | None) -> dict[str, str]:
+    """Read `key=value` parameters."""
+    return pairs(given, "parameter", "chunk_tokens=2048")
+
+
+def pairs(given: list[str] | None, what: str, like: str = "NAME=VALUE") -> dict[str, str]:
+    """Read `key=value` pairs; raises InputError for anything else."""
     from servescope.traces.errors import InputError
 
     found = {}
-    for pair in pairs or ():
+    for pair in given or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InputError(f"'{pair}' is no parameter.", "Write it like chunk_tokens=2048.")
+            raise InputError(f"'{pair}' is no {what}.", f"Write it like {like}.")
         found[key] = value
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,23 +26,65 @@ from servescope.cli.options import (
     run_directory,
     workload,
 )
+from servescope.cli.options import pairs, params
 from servescope.cli.options import slo as read_slo
+
+
+WHERE, HOW, PACE, ROUTE = "Endpoint", "Requests", "Pacing", "Replicas"
 
 
 def replay(
     context: typer.Context,
     trace: TraceOrExperiment,
     base_url: Annotated[
-        str, typer.Option("--base-url", help="Where the OpenAI-compatible server is.")
-    ] = "http://127.0.0.1:8000",
+        list[str] | None,
+        typer.Option(
+            "--base-url",
+            "--url",
+            help="Where the server is; give it again for every replica. [http://127.0.0.1:8000]",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
     backend: Annotated[
-        str, typer.Option(help="openai or vllm: completions with token ids; openai-chat: chat.")
+        str,
+        typer.Option(
+            help="The dialect: openai or vllm (completions with token ids), openai-chat, sglang,"
+            " tgi, llamacpp, ...",
+            rich_help_panel=WHERE,
+        ),
     ] = "openai",
     endpoint: Annotated[
-        str | None, typer.Option(help="Path of the endpoint, if it is not the backend's usual one.")
+        str | None,
+        typer.Option(
+            help="Path of the endpoint, if it is not the backend's usual one.",
+            rich_help_panel=WHERE,
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model to ask for; the server's first one by default.")
+        str | None,
+        typer.Option(
+            "--model",
+            "--served-model-name",
+            help="Model to ask for; the server's first one by default.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    api_key_env: Annotated[
+        str,
+        typer.Option(
+            "--api-key-env",
+            help="Environment variable that holds the API key.",
+            rich_help_panel=WHERE,
+        ),
+    ] = "OPENAI_API_KEY",
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header",
+            help="NAME=VALUE sent with every request. A secret is given as NAME=$VARIABLE or"
+            " NAME=@FILE, and is never written down.",
+            rich_help_panel=WHERE,
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run in reports.")] = None,
     out: Out = None,
@@ -54,26 +96,123 @@ def replay(
     sessions: Sessions = "auto",
     seed: Seed = 0,
     slo: Slo = None,
-    timeout: Annotated[float, typer.Option(help="Give a call up after this many seconds.")] = 600.0,
+    max_concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "--max-concurrency",
+            min=1,
+            help="Calls in flight at most; what waits for a slot is measured and shown.",
+            rich_help_panel=PACE,
+        ),
+    ] = None,
+    users: Annotated[
+        int | None,
+        typer.Option(
+            "--users",
+            "--concurrency",
+            min=1,
+            help="Closed loop: so many users, each running one program after the other.",
+            rich_help_panel=PACE,
+        ),
+    ] = None,
+    workers: Annotated[
+        str,
+        typer.Option(
+            help="Client processes, or auto. What is sent does not depend on it.",
+            rich_help_panel=PACE,
+        ),
+    ] = "auto",
+    timeout: Annotated[
+        float,
+        typer.Option(help="Give a call up after this many seconds.", rich_help_panel=HOW),
+    ] = 600.0,
+    idle_timeout: Annotated[
+        float,
+        typer.Option(
+            help="Give a stream up that is silent for so many seconds.", rich_help_panel=HOW
+        ),
+    ] = 300.0,
+    retries: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Send a call again that failed before its answer began, so many times.",
+            rich_help_panel=HOW,
+        ),
+    ] = 0,
     ignore_eos: Annotated[
         bool,
-        typer.Option("--ignore-eos/--no-ignore-eos", help="Ask for answers of planned length."),
+        typer.Option(
+            "--ignore-eos/--no-ignore-eos",
+            help="Ask for answers of planned length.",
+            rich_help_panel=HOW,
+        ),
     ] = True,
-    extra_body: Annotated[
-        str | None, typer.Option("--extra-body", help="JSON object added to every request.")
+    min_tokens: Annotated[
+        bool,
+        typer.Option(
+            "--min-tokens", help="Also ask for no fewer than planned.", rich_help_panel=HOW
+        ),
+    ] = False,
+    usage_each: Annotated[
+        bool,
+        typer.Option(
+            "--continuous-usage-stats",
+            help="Ask for the token count with every chunk.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="The model's tokenizer.json, or its folder: chat prompts are exact to the token.",
+            rich_help_panel=HOW,
+        ),
     ] = None,
-    api_key_env: Annotated[
-        str, typer.Option("--api-key-env", help="Environment variable that holds the API key.")
-    ] = "OPENAI_API_KEY",
+    history: Annotated[
+        Literal["planned", "generated"],
+        typer.Option(
+            help="Earlier answers in chats: made by the plan, or what the server really said.",
+            rich_help_panel=HOW,
+        ),
+    ] = "planned",
+    extra_body: Annotated[
+        str | None,
+        typer.Option(
+            "--extra-body", help="JSON object added to every request.", rich_help_panel=HOW
+        ),
+    ] = None,
+    dispatch: Annotated[
+        str,
+        typer.Option(help="Which replica a call goes to.", rich_help_panel=ROUTE),
+    ] = "round-robin",
+    dispatch_param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dispatch-param", help="A parameter of it, key=value.", rich_help_panel=ROUTE
+        ),
+    ] = None,
+    priority: Annotated[
+        str,
+        typer.Option(help="The priority that requests carry.", rich_help_panel=ROUTE),
+    ] = "none",
+    priority_param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--priority-param", help="A parameter of it, key=value.", rich_help_panel=ROUTE
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Replay a trace against any OpenAI-compatible endpoint, in real time.
+    """Replay a trace against any serving endpoint, in real time.
 
     Example:  servescope replay mooncake:sample --base-url http://127.0.0.1:8000 --slo 'ttft<2s'
     """
     from servescope.loadgen import runner
     from servescope.loadgen.experiment import EndpointSpec, Experiment
 
+    urls = base_url or ["http://127.0.0.1:8000"]
     if trace.endswith(".toml"):
         experiment = from_file(context, Path(trace), name)
     else:
@@ -83,22 +222,46 @@ def replay(
             workload=workload(trace, format, start, duration, num_prompts, time_scale, sessions),
             endpoint=checked(
                 EndpointSpec,
-                base_url=base_url,
+                base_url=urls[0] if len(urls) == 1 else urls,
                 backend=backend,
                 path=endpoint,
                 model=model,
                 api_key_env=api_key_env,
+                headers=pairs(header, "header"),
                 timeout_s=timeout,
+                idle_s=idle_timeout,
+                retries=retries,
                 ignore_eos=ignore_eos,
+                min_tokens=min_tokens,
+                usage_each=usage_each,
                 extra_body=_object(extra_body),
+                tokenizer=tokenizer,
+                history=history,
+                max_concurrency=max_concurrency,
+                users=users,
+                dispatch=dispatch,
+                dispatch_params=params(dispatch_param),
+                priority=priority,
+                priority_params=params(priority_param),
+                workers=_count(workers),
             ),
             seed=seed,
             slo=slo,
         )
     read_slo(experiment.slo)  # a mistake in it should not wait for the end of the replay
-    with console.progress(f"replaying {trace}") as show:
+    with console.progress(f"replaying {trace}", quiet=quiet) as show:
         run = runner.replay(experiment, run_directory(out, experiment.name), show)
-    conclude(run, as_json)
+    conclude(run, as_json, quiet=quiet)
+
+
+def _count(workers: str) -> int:
+    from servescope.traces.errors import InputError
+
+    if workers == "auto":
+        return 0
+    if not workers.isdigit() or int(workers) < 1:
+        raise InputError(f"--workers cannot be {workers}.", "Give a number from 1, or auto.")
+    return int(workers)
 
 
 def _object(text: str | None) -> dict[str, object]:

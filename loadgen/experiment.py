@@ -31,8 +31,8 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where to send and how: base URLs of replicas, and the dialect spoken there.
 
-    Keys are named, never held: `api_key_env` and the values of `header_env` are names of
-    environment variables. `max_concurrency` bounds the calls in flight of an open loop; `users`
+    Secrets are named, never held: `api_key_env` is an environment variable, and a header's value
+    `$NAME` is one too, `@PATH` is a file. `max_concurrency` bounds the calls in flight of an open loop; `users`
     make the loop closed. `usage_each` asks for usage in every chunk. `workers` 0 chooses.
     """
 
@@ -42,7 +42,6 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     model: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     headers: dict[str, str] = {}
-    header_env: dict[str, str] = {}
     timeout_s: Annotated[float, Meta(gt=0, le=1e6)] = 600.0
     idle_s: Annotated[float, Meta(gt=0, le=1e6)] = 300.0
     retries: Annotated[int, Meta(ge=0, le=20)] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from servescope.loadgen import endpoints
@@ -32,21 +33,15 @@ class Target:
         dialect = endpoints.named(spec.backend)
         bases = tuple(_base_url(url) for url in spec.urls)
         path = _path(spec.path or dialect.path)
-        headers = dict(spec.headers)
-        secrets = []
+        headers, secrets = {}, []
         key = os.environ.get(spec.api_key_env, "").strip()
         if key:
             headers["Authorization"] = f"Bearer {key}"
             secrets.append(key)
-        for name, variable in spec.header_env.items():
-            value = os.environ.get(variable, "").strip()
-            if not value:
-                raise InputError(
-                    f"The environment variable {variable} for the header {name} is empty.",
-                    f"Set it, or leave out --header {name}.",
-                )
-            headers[name] = value
-            secrets.append(value)
+        for name, value in spec.headers.items():
+            headers[name] = _revealed(name, value)
+            if headers[name] != value:
+                secrets.append(headers[name])
         return cls(
             spec=spec,
             base_urls=bases,
@@ -65,6 +60,32 @@ class Target:
             reuse=reuse,
             secrets=self.secrets,
         )
+
+
+def _revealed(name: str, value: str) -> str:
+    """Return a header's value: as it is, or from the variable or the file that it names."""
+    if value[:1] == "$":
+        found = os.environ.get(value[1:], "").strip()
+        where = f"environment variable {value[1:]}"
+    elif value[:1] == "@":
+        try:
+            found = Path(value[1:]).expanduser().read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            found = ""
+        where = f"file {value[1:]}"
+    elif experiments.SECRET.search(f"{name} {value}"):
+        raise InputError(
+            f"The header {name} looks like a secret and would be written into the run.",
+            f"Give it as {name}=$VARIABLE or {name}=@FILE.",
+        )
+    else:
+        return value
+    if not found:
+        raise InputError(
+            f"The {where}, for the header {name}, is empty or cannot be read.",
+            "Set it, or leave the header out.",
+        )
+    return found
 
 
 def _path(path: str) -> str:
