@@ -168,7 +168,8 @@ def right(work: Path, binary: Path, rounds: int, rates: list[float]) -> None:
             truth, out = work / "truth.bin", work / f"run-{rate:g}-{turn}"
             paced = ("--ttft-us", "50000", "--tbt-us", "10000")
             with mock(binary, truth, *paced) as port:
-                measured(ours(port, trace, out))
+                pinned = ["taskset", "-c", CLIENT_CORE, *ours(port, trace, out)]
+                subprocess.run(pinned, check=False, capture_output=True)
             rows.append(errors(Run.open(out), truth_of(truth, 128)))
         print(f"{rate:g} requests/s")
         for name in rows[0]:
@@ -213,6 +214,7 @@ def told(values: list[float], digits: int) -> str:
 def main() -> None:
     bench, mode, *rest = Path(sys.argv[1]), *sys.argv[2:]
     rounds = int(rest[0]) if rest else 5
+    os.sched_setaffinity(0, {int(SERVER_CORE)})  # what samples must not disturb what is sampled
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         binary = built(bench, work)

@@ -23,12 +23,12 @@ from servescope.cli.options import (
     TraceOrExperiment,
     checked,
     from_file,
+    pairs,
+    params,
     run_directory,
     workload,
 )
-from servescope.cli.options import pairs, params
 from servescope.cli.options import slo as read_slo
-
 
 WHERE, HOW, PACE, ROUTE = "Endpoint", "Requests", "Pacing", "Replicas"
 

@@ -16,6 +16,7 @@ from servescope.traces.status import OK
 
 FLUSH_S = 0.5  # with the workers' own 0.1 s, less than a second is lost to a kill
 PROGRESS_S = 0.25
+PAUSE_S = 0.002
 _RECENT = 2000
 
 
@@ -66,6 +67,8 @@ class Conductor:
         self.late_s: dict[int, list[float]] = {}
         self.zero_s = 0.0  # the run's second 0 on the monotonic clock
         self.uncounted = 0  # answers without usage, whose chunks were counted instead
+        self._heard: deque[tuple[int, Ended]] = deque()
+        self._news = asyncio.Event()
         self._journal = journal
         self._dialect = dialect
         self._replicas = replicas
@@ -75,7 +78,25 @@ class Conductor:
         """Take what a worker says."""
         if isinstance(message, Beat):
             self._hear_beat(worker, message)
-            return
+        else:
+            self._heard.append((worker, message))
+            self._news.set()
+
+    async def keep_reading(self) -> None:
+        """Read what was handed back, a little at a time, until cancelled.
+
+        On a machine with few cores a long stretch of work here would make a worker late.
+        """
+        while True:
+            if not self._heard:
+                self._news.clear()
+                await self._news.wait()
+            await asyncio.sleep(PAUSE_S)
+            for _ in range(1 + len(self._heard) // 8):
+                if self._heard:
+                    self._read(*self._heard.popleft())
+
+    def _read(self, worker: int, message: Ended) -> None:
         record, answer = record_of(message, self._dialect, worker, self._replicas, done=self._done)
         self._journal.append(record)
         ok = record.status == OK
@@ -99,7 +120,9 @@ class Conductor:
                 await asyncio.sleep(PROGRESS_S)
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Read and write what is left."""
+        while self._heard:
+            self._read(*self._heard.popleft())
         self._journal.flush()
 
     def _hear_beat(self, worker: int, beat: Beat) -> None:

@@ -100,7 +100,10 @@ async def _conduct(
     """Let the workers replay and write down what they hand back; returns whether it was stopped."""
     loop = asyncio.get_running_loop()
     await crew.prepare(setups, conductor.hear)
-    watchers = [loop.create_task(conductor.keep_writing())]
+    watchers = [
+        loop.create_task(conductor.keep_writing()),
+        loop.create_task(conductor.keep_reading()),
+    ]
     if on_progress:
         watchers.append(loop.create_task(conductor.keep_showing(on_progress)))
     try:
