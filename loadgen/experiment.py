@@ -32,8 +32,9 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Where to send and how: base URLs of replicas, and the dialect spoken there.
 
     Secrets are named, never held: `api_key_env` is an environment variable, and a header's value
-    `$NAME` is one too, `@PATH` is a file. `max_concurrency` bounds the calls in flight of an open loop; `users`
-    make the loop closed. `usage_each` asks for usage in every chunk. `workers` 0 chooses.
+    `$NAME` is one too, `@PATH` is a file. `max_concurrency` bounds the calls in flight of an open
+    loop; `users` make the loop closed. `usage_each` asks for usage in every chunk. `workers` 0
+    chooses their number.
     """
 
     base_url: str | tuple[str, ...]

@@ -64,16 +64,20 @@ class StampingHandler(ResponseHandler):
 
     _stream: Stream | None = None
     _carried = 0
-    _last_body: aiohttp.StreamReader | None = None
 
     def set_response_params(self, **params: Any) -> None:
         """Begin a new request: aiohttp calls this once it has a connection, before it writes."""
         self._stream = Stream(time.monotonic(), self._carried)
         self._carried += 1
-        self._last_body = self._payload
         if told := on_stream.get():
             told(self._stream)
         super().set_response_params(**params)
+
+    def feed_data(self, data: tuple[Any, aiohttp.StreamReader], size: int = 0) -> None:
+        """Take the head of a response and the body that is to come; aiohttp's parser calls this."""
+        if self._stream is not None and isinstance(data[1], aiohttp.StreamReader):
+            self._stream.body = data[1]
+        super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
         """Let aiohttp take the HTTP apart, and give what it found the moment of its arrival."""
@@ -84,11 +88,9 @@ class StampingHandler(ResponseHandler):
             return
         if stream.first_byte_s is None:
             stream.first_byte_s = now
-        body = self._payload
-        if body is not None and body is not self._last_body:
-            stream.body = body
+        if stream.body is not None:
             stamps = stream.stamps
-            while len(stamps) < len(body._buffer):
+            while len(stamps) < len(stream.body._buffer):
                 stamps.append(now)
 
 
