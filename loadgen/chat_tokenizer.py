@@ -1,4 +1,4 @@
-"""The tokenizer of the served model: counts tokens as its server does, and knows one-token words."""
+"""The served model's tokenizer: counts tokens as its server does, and knows one-token words."""
 
 from __future__ import annotations
 
