@@ -40,7 +40,8 @@ WORDS = tuple(_TEXT.split())
 
 _FEW = 16  # a tokenizer with fewer one-token words than that gets the common ones
 _ENDS = 4  # words at either end of a text that are counted in their surroundings
-_TRIES = 8
+_TRIES = 64
+_MANY = 1 << 40
 _REMEMBERED = 16_384  # turns of chats
 
 
@@ -248,14 +249,19 @@ class Prompts:
             message = {"role": "user", "content": " ".join(ends)}
             return count(_Said(message, message, words - len(ends))) - call.input_tokens
 
+        low, high = (0, 0), (_MANY, 0)  # too few and too many words, and what they are over
         words = max(1, guess)
-        excess = over(words)
         for _ in range(_TRIES):
-            better = max(1, words - excess)
-            if better == words:
+            excess = over(words)
+            if excess == 0:
+                return words, 0
+            low, high = ((words, excess), high) if excess < 0 else (low, (words, excess))
+            if high[0] - low[0] <= 1:
                 break
-            words, excess = better, over(better)
-        return words, excess
+            words -= excess  # right at once where a word is a token
+            if not low[0] < words < high[0]:
+                words = (low[0] + high[0]) // 2
+        return low if low[0] else high
 
     def _said(
         self, turns: Sequence[_Turn], answers: Mapping[str, str], *, answered: bool = False
