@@ -61,6 +61,7 @@ class Conductor:
         planned: int,
         *,
         done: bool,
+        secrets: Sequence[str] = (),
     ) -> None:
         self.tally = Tally(planned)
         self.beats: dict[int, Beat] = {}
@@ -73,6 +74,7 @@ class Conductor:
         self._dialect = dialect
         self._replicas = replicas
         self._done = done
+        self._secrets = secrets
 
     def hear(self, worker: int, message: Ended | Beat) -> None:
         """Take what a worker says."""
@@ -97,7 +99,14 @@ class Conductor:
                     self._read(*self._heard.popleft())
 
     def _read(self, worker: int, message: Ended) -> None:
-        record, answer = record_of(message, self._dialect, worker, self._replicas, done=self._done)
+        record, answer = record_of(
+            message,
+            self._dialect,
+            worker,
+            self._replicas,
+            done=self._done,
+            secrets=self._secrets,
+        )
         self._journal.append(record)
         ok = record.status == OK
         self.tally.done += 1

@@ -67,9 +67,19 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
 
 
 def record_of(
-    ended: Ended, dialect: Dialect, worker: int, replicas: Sequence[str], *, done: bool
+    ended: Ended,
+    dialect: Dialect,
+    worker: int,
+    replicas: Sequence[str],
+    *,
+    done: bool,
+    secrets: Sequence[str] = (),
 ) -> tuple[Record, Answer | None]:
-    """Read what a worker hands back, and return the call's row and its answer, if one began."""
+    """Read what a worker hands back, and return the call's row and its answer, if one began.
+
+    `done` says that the server is known to end its streams with `[DONE]`. What the server says is
+    kept without any secret, should it repeat one.
+    """
     if ended.status == NOT_SENT:
         return Record.given_up(ended.number, ended.due_s), None
     record = Record(
@@ -96,6 +106,9 @@ def record_of(
     answer = read(dialect, blocks, stamps, done=done)
     if ended.status is None:
         record.status, record.error = answer.status, answer.error
+    if record.error:
+        for secret in secrets:
+            record.error = record.error.replace(secret, "***")
     if answer.chunk_s:
         record.first_token_s, record.last_token_s = answer.chunk_s[0], answer.chunk_s[-1]
     record.first_answer_s = answer.first_answer_s

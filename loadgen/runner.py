@@ -70,7 +70,12 @@ async def _replay(
         )
         run = Run.create(out, experiments.to_toml(experiment), plan, info)
         conductor = Conductor(
-            Journal(run), target.dialect, target.base_urls, plan.height, done=probed.done
+            Journal(run),
+            target.dialect,
+            target.base_urls,
+            plan.height,
+            done=probed.done,
+            secrets=target.secrets,
         )
         setups = _setups(target, probed, experiment.seed, workload.block_tokens, run, crew.size)
         _share_out(workload.programs, setups)

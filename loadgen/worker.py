@@ -223,38 +223,18 @@ class Worker:
         replica: int,
         retries: int,
     ) -> None:
-        zero_s, call, stream = self._zero_s, due.call, exchange.stream
-        ended = Ended(
-            number=call.number,
-            status=exchange.status,
-            error=exchange.error,
-            due_s=due.due_s,
-            ready_s=due.ready_s,
-            admitted_s=admitted_s,
-            dispatched_s=dispatched_s,
-            end_s=exchange.end_s - zero_s,
-            replica=replica,
-            retries=retries,
-        )
-        blocks: list[bytes] = []
-        if stream is not None:
-            ended.sent_s = stream.sent_s - zero_s
-            ended.earlier = stream.earlier
-            if stream.first_byte_s is not None:
-                ended.first_byte_s = stream.first_byte_s - zero_s
-            # of another status than 200, the body stands in `error`
-            if stream.stamps and not (exchange.status or "").startswith("http_"):
-                blocks = stream.blocks
-                ended.body = b"".join(blocks)
-                ended.stamps = array("d", [s - zero_s for s in stream.stamps]).tobytes()
-                ended.ends = ends_of(blocks)
+        call = due.call
+        ended = ended_of(due, exchange, self._zero_s)
+        ended.admitted_s = admitted_s
+        ended.dispatched_s = dispatched_s
+        ended.replica = replica
+        ended.retries = retries
         ok = exchange.status is None
         if ok and not call.last:
+            stream = exchange.stream
+            assert stream is not None
             answer = answers.read(
-                self._requests.dialect,
-                blocks,
-                stream.stamps if stream else (),
-                done=self._setup.done,
+                self._requests.dialect, stream.blocks, stream.stamps, done=self._setup.done
             )
             ok = answer.status == OK
             self._requests.answered(call, answer.text)
@@ -304,6 +284,31 @@ class Worker:
             self._late_s.append(max(0.0, late_s))
             if late_s > BEAT_S:  # beats that were missed are not made up
                 due_s = time.monotonic()
+
+
+def ended_of(due: Due, exchange: Exchange, zero_s: float) -> Ended:
+    """Return what the conductor is told of a call; `zero_s` is the run's second 0."""
+    ended = Ended(
+        number=due.call.number,
+        status=exchange.status,
+        error=exchange.error,
+        due_s=due.due_s,
+        ready_s=due.ready_s,
+        end_s=exchange.end_s - zero_s,
+    )
+    stream = exchange.stream
+    if stream is not None:
+        ended.sent_s = stream.sent_s - zero_s
+        ended.earlier = stream.earlier
+        if stream.first_byte_s is not None:
+            ended.first_byte_s = stream.first_byte_s - zero_s
+        # of another status than 200, the body stands in `error`
+        if stream.stamps and not (exchange.status or "").startswith("http_"):
+            blocks = stream.blocks
+            ended.body = b"".join(blocks)
+            ended.stamps = array("d", [s - zero_s for s in stream.stamps]).tobytes()
+            ended.ends = ends_of(blocks)
+    return ended
 
 
 def ends_of(blocks: list[bytes]) -> bytes:

@@ -195,12 +195,13 @@ class Run:
         if not segments:
             ended = frame_of_rows([]).lazy()
         else:
-            ended = pl.concat([pl.scan_ipc(path) for path in segments])
+            ended = pl.concat([_segment(path) for path in segments])
         known = ended.select("call_id", "program_id").collect()
         plan = self.plan.with_row_index("number")
         unknown = plan.join(known, on="call_id", how="anti")
         sent = sent_log.read(self.path)
-        flying = unknown.filter(pl.col("number").is_in(list(sent)))
+        was_sent = pl.col("number").is_in(pl.Series(list(sent), dtype=pl.UInt32).implode())
+        flying = unknown.filter(was_sent)
         lost = flying.select(
             *PLANNED,
             status=pl.lit(LOST),
@@ -208,10 +209,10 @@ class Run:
             due_s="due_s",
             dispatched_s=pl.col("number").replace_strict(sent, return_dtype=pl.Float64),
         )
-        begun = pl.concat([known["program_id"], flying["program_id"]]).unique().to_list()
-        rest = unknown.filter(
-            pl.col("program_id").is_in(begun) & ~pl.col("number").is_in(list(sent))
-        ).select(*PLANNED, status=pl.lit(NOT_SENT), error=pl.lit(STOPPED))
+        begun = pl.concat([known["program_id"], flying["program_id"]]).unique().implode()
+        rest = unknown.filter(pl.col("program_id").is_in(begun) & ~was_sent).select(
+            *PLANNED, status=pl.lit(NOT_SENT), error=pl.lit(STOPPED)
+        )
         return pl.concat([ended, lost.lazy(), rest.lazy()], how="diagonal_relaxed")
 
     def _read(self, name: str, mend: str) -> pl.DataFrame:
@@ -234,6 +235,16 @@ def refuse_taken(path: Path) -> None:
             f"{path} exists already and is not empty.",
             "Choose another --out, or remove it first; a run is never overwritten.",
         )
+
+
+def _segment(path: Path) -> pl.LazyFrame:
+    try:
+        frame = pl.scan_ipc(path)
+        frame.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        wrong = f"{path} cannot be read: {str(error).split(chr(10))[0]}."
+        raise NotARun(wrong, "Move it away: the other segments are whole.") from None
+    return frame
 
 
 # What a plan and a run both hold of a call.

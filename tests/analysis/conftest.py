@@ -1,6 +1,5 @@
 """A small run directory, made of rows."""
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -59,9 +58,9 @@ def a_run(tmp_path: Path) -> MakeRun:
         said = {"system": "none", "clock": "virtual", "version": "0", "started": "", "seed": 0}
         info = RunInfo(**{"name": name, "plan_sha256": "one plan", **said, **fields})
         rows = list(rows)
-        plan = frame_of_rows(rows).select(PLANNED)
+        plan = frame_of_rows(rows).select(*PLANNED, "due_s")
         run = Run.create(tmp_path / f"{len(made)}-{name}", {}, plan, info)
-        run.journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run.append(frame_of_rows(rows))
         run.seal(info)
         made.append(run)
         return run

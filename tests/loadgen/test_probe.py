@@ -4,13 +4,14 @@ from faulty_server import DONE, LAST, TOKEN, USAGE, Faulty
 
 from servescope.loadgen.experiment import EndpointSpec
 from servescope.loadgen.probe import probe
+from servescope.loadgen.target import Target
 from servescope.traces.errors import EndpointError
 
 
 async def test_a_good_endpoint_shows_its_model_and_that_connections_can_be_reused(
     faulty: Faulty,
 ) -> None:
-    found = await probe(EndpointSpec(base_url=faulty.url))
+    found = await probe(Target.of(EndpointSpec(base_url=faulty.url)))
     assert (found.model, found.reuse) == ("tiny", True)
     assert (found.input_tokens, found.output_tokens) == (16, 4)
     assert found.doubts == ()
@@ -25,7 +26,7 @@ async def test_a_server_that_closes_connections_is_found_out(faulty: Faulty) -> 
         request.transport.close()
 
     faulty.script = and_close
-    found = await probe(EndpointSpec(base_url=faulty.url))
+    found = await probe(Target.of(EndpointSpec(base_url=faulty.url)))
     assert not found.reuse
     assert "closes every connection" in found.doubts[0]
 
@@ -36,7 +37,7 @@ async def test_a_server_that_reports_no_usage_is_doubted(faulty: Faulty) -> None
             await response.write(data)
 
     faulty.script = uncounted
-    found = await probe(EndpointSpec(base_url=faulty.url))
+    found = await probe(Target.of(EndpointSpec(base_url=faulty.url)))
     assert found.output_tokens is None
     assert found.doubts == ("The server reports no usage, so chunks are counted as tokens.",)
 
@@ -47,26 +48,26 @@ async def test_a_server_that_does_not_honour_ignore_eos_is_doubted(faulty: Fault
             await response.write(data)
 
     faulty.script = short
-    found = await probe(EndpointSpec(base_url=faulty.url))
+    found = await probe(Target.of(EndpointSpec(base_url=faulty.url)))
     assert found.output_tokens == 2
     assert any("stopped after 2 of 4 tokens" in doubt for doubt in found.doubts)
 
 
 async def test_nobody_there_is_an_error_with_the_url_and_a_mend() -> None:
     with pytest.raises(EndpointError, match=r"Nothing answers at http://127\.0\.0\.1:9 .*Start"):
-        await probe(EndpointSpec(base_url="http://127.0.0.1:9"))
+        await probe(Target.of(EndpointSpec(base_url="http://127.0.0.1:9")))
     with pytest.raises(EndpointError, match=r"Nothing answers"):
-        await probe(EndpointSpec(base_url="http://127.0.0.1:9", model="named"))
+        await probe(Target.of(EndpointSpec(base_url="http://127.0.0.1:9", model="named")))
 
 
 async def test_a_wrong_path_says_which_path_answered_what(faulty: Faulty) -> None:
     with pytest.raises(EndpointError, match=r"/nope answered 404: .* Check the path"):
-        await probe(EndpointSpec(base_url=faulty.url, path="/nope"))
+        await probe(Target.of(EndpointSpec(base_url=faulty.url, path="/nope")))
 
 
 async def test_a_base_url_without_models_asks_for_the_model(faulty: Faulty) -> None:
     with pytest.raises(EndpointError, match=r"names no model\. .*--model"):
-        await probe(EndpointSpec(base_url=f"{faulty.url}/elsewhere"))
+        await probe(Target.of(EndpointSpec(base_url=f"{faulty.url}/elsewhere")))
 
 
 @pytest.mark.parametrize(
@@ -75,4 +76,4 @@ async def test_a_base_url_without_models_asks_for_the_model(faulty: Faulty) -> N
 async def test_a_refusal_says_what_to_look_at(faulty: Faulty, status: int, says: str) -> None:
     faulty.status = status
     with pytest.raises(EndpointError, match=says):
-        await probe(EndpointSpec(base_url=faulty.url))
+        await probe(Target.of(EndpointSpec(base_url=faulty.url)))

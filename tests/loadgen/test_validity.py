@@ -1,6 +1,9 @@
+from collections.abc import Sequence
+
 import polars as pl
 import pytest
 
+from servescope.loadgen.messages import Beat
 from servescope.loadgen.validity import Health, judge
 from servescope.traces.run import frame_of_rows
 
@@ -19,6 +22,7 @@ def calls(
             "turn": 0,
             "status": status,
             "due_s": float(n),
+            "admitted_s": float(n),
             "dispatched_s": n + lag_s,
             "sent_s": n + lag_s + connect_s,
             "input_tokens": 100,
@@ -39,8 +43,18 @@ PLAN = pl.DataFrame(
 )
 
 
+def health_of(
+    table: pl.DataFrame, cpu: float = 0.1, late_s: Sequence[float] = (), uncounted: int = 0
+) -> Health:
+    beat = Beat(
+        sent=200, in_flight=0, waiting=0, lag_s=0.0, late_s=[], cpu_s=cpu * 10, wall_s=10.0,
+        rss_bytes=0, reconnects=0,
+    )  # fmt: skip
+    return Health.of(table, {0: beat}, {0: late_s}, uncounted)
+
+
 def judged(table: pl.DataFrame, cpu: float = 0.3, interrupted: bool = False) -> tuple[str, str]:
-    validity, doubts = judge(table, PLAN, Health.of(table, cpu), interrupted=interrupted)
+    validity, doubts = judge(table, PLAN, health_of(table, cpu), interrupted=interrupted)
     return validity, " ".join(doubts)
 
 
@@ -91,9 +105,9 @@ def test_lag_is_read_off_the_calls_that_were_sent() -> None:
     table = calls(0.002).with_columns(
         dispatched_s=pl.when(pl.col("call_id") != "0").then(pl.col("dispatched_s"))
     )
-    health = Health.of(table, 0.1)
+    health = health_of(table)
     assert health.lag_p99_s == pytest.approx(0.002)
-    assert Health.of(table.clear(), 0.1).lag_p99_s is None
+    assert health_of(table.clear()).lag_p99_s is None
 
 
 def test_a_slow_connection_is_said_and_not_called_lateness() -> None:
@@ -117,7 +131,7 @@ def test_one_hiccup_in_a_short_run_does_not_condemn_it() -> None:
 
 def test_a_client_that_stood_still_is_suspect() -> None:
     table = calls()
-    health = Health.of(table, 0.1, late_s=[0.001, 0.4])
+    health = health_of(table, late_s=[0.001, 0.4])
     validity, doubts = judge(table, PLAN, health, interrupted=False)
     assert validity == "suspect"
     assert "stood still for up to 400 ms" in doubts[0]
@@ -125,7 +139,7 @@ def test_a_client_that_stood_still_is_suspect() -> None:
 
 def test_answers_without_usage_are_said_and_their_tokens_not_held_against_the_plan() -> None:
     table = calls(tokens=7, chunks=7)
-    health = Health.of(table, 0.1, uncounted=200)
+    health = health_of(table, uncounted=200)
     validity, doubts = judge(table, PLAN, health, interrupted=False)
     assert validity == "valid"
     assert doubts == ("200 answers came without usage: their chunks are counted as tokens.",)

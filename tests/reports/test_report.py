@@ -25,14 +25,15 @@ def test_a_report_tells_of_one_run_or_two(runs: list[Run]) -> None:
 
 
 def test_a_killed_run_is_reported_from_its_journal(runs: list[Run], tmp_path: Path) -> None:
-    """As after SIGKILL: no calls.parquet, the last line torn, run.json from the start."""
+    """As after SIGKILL: no calls.parquet, the last segment torn, run.json from the start."""
     import shutil
 
     killed = tmp_path / "killed"
     shutil.copytree(runs[0].path, killed)
+    calls = runs[0].trace.collect()
     (killed / "calls.parquet").unlink()
-    lines = (killed / "calls.jsonl").read_bytes().splitlines(keepends=True)
-    (killed / "calls.jsonl").write_bytes(b"".join(lines[:50]) + lines[50][:40])
+    Run.open(killed).append(calls.sort("end_s").head(50))
+    (killed / "calls" / "000002.part").write_bytes(b"ARROW1 and then nothing")
     story = story_of([Run.open(killed)])
     page = write(story, tmp_path / "report.html")
     served, held = re.search(r"(\d+) of (\d+) calls served", page.read_text()).groups()  # type: ignore[union-attr]
@@ -58,6 +59,5 @@ def test_a_run_without_a_single_ended_call_says_so(runs: list[Run], tmp_path: Pa
     empty = tmp_path / "empty"
     shutil.copytree(runs[0].path, empty)
     (empty / "calls.parquet").unlink()
-    (empty / "calls.jsonl").write_bytes(b"")
     with pytest.raises(InputError, match="holds no call that has ended"):
         story_of([Run.open(empty)])

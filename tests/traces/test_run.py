@@ -5,7 +5,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from servescope.traces import Run, RunInfo, load
+from servescope.traces import Run, RunInfo, load, sent_log
 from servescope.traces.errors import NotARun, OutputExists, OutputFailed
 from servescope.traces.run import RUN_COLUMNS, frame_of_rows
 from servescope.traces.schema import SCHEMA
@@ -35,14 +35,15 @@ ROWS = [
     {"call_id": "b", "due_s": 1.0, "arrival_s": 1, "input_tokens": 6, "output_tokens": 0,
      "status": "http_503", "error": "busy"},
     {"call_id": "a", "due_s": 0.0, "arrival_s": 0, "input_tokens": 5, "output_tokens": 2,
-     "status": "ok", "parents": [], "chunk_s": [1, 2.5], "chunk_tokens": [1, None]},
+     "status": "ok", "parents": [], "chunk_s": [1.0, 2.5], "chunk_tokens": [1, None]},
 ]  # fmt: skip
 
 
-def a_run(path: Path, rows: list[dict[str, object]] = ROWS, torn: bytes = b"") -> Run:
+def a_run(path: Path, rows: list[dict[str, object]] = ROWS) -> Run:
+    """A run that has not been sealed, one segment a row."""
     run = Run.create(path, {"name": "chat", "rate": {"rps": 2.5}}, PLAN, INFO)
-    lines = [msgspec.json.encode(row) + b"\n" for row in rows]
-    run.journal.write_bytes(b"".join(lines) + torn)
+    for row in rows:
+        run.append(frame_of_rows([row]))
     return run
 
 
@@ -107,41 +108,50 @@ def test_new_info_is_seen_at_once(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_keeps_every_call_that_had_ended(tmp_path: Path) -> None:
-    """No calls.parquet, and the last line torn in the middle."""
-    run = a_run(tmp_path / "r", torn=b'{"call_id": "c", "due_s": 2.0, "stat')
+    """No calls.parquet, and a segment that was being written."""
+    run = a_run(tmp_path / "r")
+    (run.path / "calls" / "000003.part").write_bytes(b"ARROW1\0\0 torn")
     calls = Run.open(run.path).trace.collect()
     assert calls["call_id"].to_list() == ["a", "b"]
     assert calls["status"].to_list() == ["ok", "http_503"]
 
 
-@pytest.mark.parametrize("cut", range(1, 60))
-def test_a_journal_may_be_torn_anywhere(tmp_path: Path, cut: int) -> None:
-    """Whatever a kill leaves of the last line, the lines before it are read."""
+def test_a_call_that_was_sent_and_has_no_row_was_in_flight(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "r", ROWS[1:])
+    entries = [sent_log.ENTRY.pack(0, 0.001), sent_log.ENTRY.pack(1, 1.002)]
+    sent_log.path_of(run.path, 0).write_bytes(b"".join(entries) + b"torn")
+    calls = run.trace.collect()
+    assert calls.select("call_id", "status", "dispatched_s").rows() == [
+        ("a", "ok", None),
+        ("b", "lost", 1.002),
+        ("c", "not_sent", None),
+    ]
+    run.seal(INFO)
+    assert run.trace.collect().equals(calls)
+    assert not sent_log.logs_of(run.path)
+
+
+def test_damage_to_a_segment_is_not_passed_over(tmp_path: Path) -> None:
     run = a_run(tmp_path / "r")
-    whole = run.journal.read_bytes()
-    run.journal.write_bytes(whole[:-cut])
-    names = run.trace.collect()["call_id"].to_list()
-    assert names == (["a", "b"] if cut == 1 else ["b"])
-
-
-def test_a_last_line_without_its_newline_is_whole(tmp_path: Path) -> None:
-    run = a_run(tmp_path / "r", torn=b'{"call_id": "c", "due_s": 2.0}')
-    assert run.trace.collect()["call_id"].to_list() == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize("line", [b"{torn", b"3", b'{"due_s": "soon"}', b'{"input_tokens": 1.5}'])
-def test_damage_inside_a_journal_is_not_passed_over(tmp_path: Path, line: bytes) -> None:
-    run = a_run(tmp_path / "r")
-    run.journal.write_bytes(line + b"\n" + run.journal.read_bytes())
-    with pytest.raises(NotARun, match=r"Line 1 of calls\.jsonl is damaged"):
+    run.segments[0].write_bytes(b"ARROW1 and then nothing")
+    with pytest.raises(NotARun, match=r"000001\.arrow cannot be read"):
         _ = run.trace
 
 
-def test_a_sealed_run_reads_the_same_as_its_journal(tmp_path: Path) -> None:
+def test_a_run_that_is_opened_again_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "r", ROWS[:1])
+    run.seal(INFO)
+    assert run.trace.collect()["status"].to_list() == ["http_503", "not_sent"]
+    run.unseal()
+    run.append(frame_of_rows([{"call_id": "c", "program_id": "q", "due_s": 2.0, "status": "ok"}]))
+    run.seal(INFO)
+    assert run.trace.collect()["status"].to_list() == ["http_503", "ok"]
+
+
+def test_a_sealed_run_reads_the_same_as_its_segments(tmp_path: Path) -> None:
     run = a_run(tmp_path / "r")
     before = run.trace.collect()
     run.seal(msgspec.structs.replace(INFO, ended="now"))
-    run.journal.unlink()
     after = Run.open(run.path)
     assert after.trace.collect().equals(before)
     assert after.info.ended == "now"
@@ -151,8 +161,7 @@ def test_a_sealed_run_reads_the_same_as_its_journal(tmp_path: Path) -> None:
 def test_sealing_shows_the_calls_that_ended_since_the_last_look(tmp_path: Path) -> None:
     run = a_run(tmp_path / "r", rows=ROWS[:1])
     assert run.trace.collect().height == 1
-    with run.journal.open("ab") as journal:
-        journal.write(msgspec.json.encode(ROWS[1]) + b"\n")
+    run.append(frame_of_rows(ROWS[1:]))
     run.seal(INFO)
     assert run.trace.collect().height == 2
 
