@@ -23,7 +23,7 @@ _MARKED = re.compile(r"[Ġ▁ ]([a-z]{2,})")
 _UNMARKED = re.compile(r"([a-z]{2,})")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ChatTokenizer:
     """A model's tokenizer and, where its folder has one, its chat template.
 
@@ -57,6 +57,9 @@ class ChatTokenizer:
         digest.update(template.source.encode() if template else b"")
         words = _words(model)
         return cls(str(file), digest.hexdigest(), template, words, _additive(model, words), model)
+
+    def __repr__(self) -> str:
+        return f"ChatTokenizer({self.name!r})"
 
     @property
     def has_template(self) -> bool:

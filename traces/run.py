@@ -239,7 +239,7 @@ def refuse_taken(path: Path) -> None:
 
 def _segment(path: Path) -> pl.LazyFrame:
     try:
-        frame = pl.scan_ipc(path)
+        frame = pl.scan_ipc(path, glob=False)
         frame.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
         wrong = f"{path} cannot be read: {str(error).split(chr(10))[0]}."

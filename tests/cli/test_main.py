@@ -199,7 +199,7 @@ def test_ctrl_c_in_the_middle_of_a_demo_keeps_and_reports_what_was_measured(
     assert (out / "vllm_v0" / "calls.parquet").exists()
     assert (out / "vllm_v0" / "report.html").exists()
     assert "TTFT" in said
-    assert len(servers) == 2
+    assert len(servers) >= 2  # and a worker
     assert not any(Path("/proc", server).exists() for server in servers)
 
 
@@ -216,7 +216,7 @@ def test_the_servers_of_the_demo_end_with_it_however_it_ends(
     run = tmp_path / "demo" / "vllm_v0" / "run.json"
     assert until(run.exists)
     servers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(servers) == 2
+    assert len(servers) >= 2
     process.send_signal(number)
     process.wait(10)
     assert until(lambda: not any(alive(server) for server in servers))

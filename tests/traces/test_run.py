@@ -139,7 +139,7 @@ def test_damage_to_a_segment_is_not_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_opened_again_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    run = a_run(tmp_path / "r", ROWS[:1])
+    run = a_run(tmp_path / "r", [{**ROWS[0], "program_id": "q"}])
     run.seal(INFO)
     assert run.trace.collect()["status"].to_list() == ["http_503", "not_sent"]
     run.unseal()
