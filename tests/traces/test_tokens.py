@@ -58,6 +58,19 @@ def test_a_folder_may_hold_the_tokenizer(words: Path) -> None:
     assert (tokenizer.name, tokenizer.count("the fox")) == (str(words), 2)
 
 
+def test_a_length_that_a_file_cuts_or_fills_texts_to_does_not_change_their_counts(
+    words: Path,
+) -> None:
+    """Files of models for sentences ask for both."""
+    tokenizers = pytest.importorskip("tokenizers")
+    model = tokenizers.Tokenizer.from_file(str(words))
+    model.enable_truncation(4)
+    model.enable_padding(length=3)
+    model.save(str(words))
+    assert of(str(words)).count("the quick brown fox the") == 5
+    assert of(str(words)).count("the") == 1
+
+
 def test_unknown_texts_have_unknown_counts(words: Path) -> None:
     assert of(str(words)).count_texts(["the fox", None, ""]) == [2, None, 0]
 
