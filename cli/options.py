@@ -124,18 +124,24 @@ def from_file(context: typer.Context, path: Path, name: str | None) -> Experimen
     import msgspec
 
     from servescope.loadgen import experiment as experiments
+
+    alone(context, "name")
+    experiment = experiments.read(path)
+    return msgspec.structs.replace(experiment, name=name) if name else experiment
+
+
+def alone(context: typer.Context, *allowed: str) -> None:
+    """Raise InputError for any option beside what says everything already."""
     from servescope.traces.errors import InputError
 
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         given = source is not None and source.name == "COMMANDLINE"
-        if given and parameter.name not in ("trace", "out", "name", "as_json"):
+        if given and parameter.name not in ("trace", "out", "as_json", *allowed):
             raise InputError(
                 f"{parameter.opts[0]} stands beside an experiment file, which says it already.",
                 "Edit the file, or leave the option out.",
             )
-    experiment = experiments.read(path)
-    return msgspec.structs.replace(experiment, name=name) if name else experiment
 
 
 def slo(text: str | None) -> SLO | None:

@@ -21,6 +21,7 @@ from servescope.cli.options import (
     Start,
     TimeScale,
     TraceOrExperiment,
+    alone,
     checked,
     from_file,
     pairs,
@@ -202,6 +203,13 @@ def replay(
             "--priority-param", help="A parameter of it, key=value.", rich_help_panel=ROUTE
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="TRACE is the folder of a run that was stopped or killed: send what it has not.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -212,6 +220,12 @@ def replay(
     from servescope.loadgen import runner
     from servescope.loadgen.experiment import EndpointSpec, Experiment
 
+    if resume:
+        alone(context, "resume", "quiet")
+        with console.progress(f"resuming {trace}", quiet=quiet) as show:
+            run = runner.resume(Path(trace), show)
+        conclude(run, as_json, quiet=quiet)
+        return
     urls = base_url or ["http://127.0.0.1:8000"]
     if trace.endswith(".toml"):
         experiment = from_file(context, Path(trace), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,7 +27,7 @@ class Setup(msgspec.Struct, kw_only=True):
     seed: int
     block_tokens: int | None
     tokenizer: str | None
-    history: str
+    history: Literal["planned", "generated"]
     ignore_eos: bool
     min_tokens: bool
     usage_each: bool
@@ -42,6 +42,7 @@ class Setup(msgspec.Struct, kw_only=True):
     users: int | None
     apart_s: float = 0.0
     until_s: float | None = None
+    from_s: float = 0.0
     dispatch: str
     dispatch_params: dict[str, str]
     priority: str

@@ -31,7 +31,8 @@ class Replay:
     Open loop: a program starts at its planned moment whatever happened to the others; `programs`
     come in order of their start. Closed loop: each of `users` runs one program after the other, and
     planned starts do not count; users begin `apart_s` after each other. Within a program, a call is
-    due its delay after the end of its last parent; if a parent failed it is never sent.
+    due its delay after the end of its last parent; if a parent failed it is never sent. `from_s` is
+    when a replay that had been stopped goes on: nothing is due before.
     """
 
     def __init__(
@@ -41,12 +42,15 @@ class Replay:
         users: int | None = None,
         apart_s: float = 0.0,
         until_s: float | None = None,
+        from_s: float = 0.0,
     ) -> None:
         self._source: Iterator[Program] | None = iter(programs)
         self._users = users
         self._until_s = until_s
-        self._free = deque(k * apart_s for k in range(users or 0))  # since when users are idle
-        self._starts: dict[str, float] = {}
+        self._from_s = from_s
+        # since when users are idle
+        self._free = deque(from_s + k * apart_s for k in range(users or 0))
+        self._programs: dict[str, tuple[Program, float]] = {}  # with the moment they began
         self._left: dict[str, int] = {}  # calls of a program that have not ended
         self._children: dict[str, list[Call]] = {}
         self._waiting_for: dict[str, int] = {}
@@ -74,6 +78,11 @@ class Replay:
         followers = (due for _, _, due in heapq.nsmallest(count, self._heap))
         known = sorted([*islice(self._roots, count), *followers], key=lambda due: due.due_s)
         return [due.call for due in known[:count]]
+
+    def program_of(self, call: Call) -> Program | None:
+        """Return the program of a call, or None once all of its calls have ended."""
+        begun = self._programs.get(call.program_id)
+        return begun[0] if begun else None
 
     def take(self, now_s: float) -> list[Due]:
         """Return the calls due at or before `now_s`, in order; each is returned once."""
@@ -124,7 +133,7 @@ class Replay:
             if self._users is not None:
                 self._free.append(start_s)
             return
-        self._starts[program.id] = start_s
+        self._programs[program.id] = program, start_s
         self._left[program.id] = len(left)
         self._unended += len(left)
         for call in left:
@@ -166,7 +175,7 @@ class Replay:
         self._unended -= calls
         self._left[program_id] -= calls
         if self._left[program_id] == 0:
-            del self._left[program_id], self._starts[program_id]
+            del self._left[program_id], self._programs[program_id]
             if self._users is not None:
                 self._free.append(now_s)
                 self._refill()
@@ -176,7 +185,7 @@ class Replay:
         self._pushed += 1
 
     def _due(self, call: Call, ready_s: float) -> Due:
-        earliest_s = self._starts[call.program_id] + call.offset_s
-        return Due(
-            call, max(ready_s + call.delay_s, earliest_s) if call.parents else earliest_s, ready_s
-        )
+        due_s = self._programs[call.program_id][1] + call.offset_s
+        if call.parents:
+            due_s = max(ready_s + call.delay_s, due_s)
+        return Due(call, max(due_s, self._from_s), ready_s)

@@ -7,7 +7,7 @@ import msgspec
 from servescope.loadgen import endpoints
 from servescope.loadgen.endpoints import Ask, Dialect
 from servescope.loadgen.messages import Setup
-from servescope.loadgen.program import Call
+from servescope.loadgen.program import Call, Program
 from servescope.loadgen.prompts import Prompts
 
 _encode = msgspec.json.Encoder().encode
@@ -23,21 +23,30 @@ class Requests:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self.dialect: Dialect = endpoints.named(setup.backend)
-        self._prompts = Prompts(setup.seed, setup.block_tokens)
+        self._prompts = prompts_of(setup)
+        self._answers: dict[str, str] = {}
+        self._keep_answers = setup.history == "generated"
         self.late = False
 
-    def made(self, call: Call, now_s: float) -> tuple[bytes, dict[str, str] | None]:
+    def made(
+        self, call: Call, program: Program | None, now_s: float
+    ) -> tuple[bytes, dict[str, str] | None]:
         """Return the body of a call's request, and the headers that it has of its own."""
-        setup = self._setup
+        setup, asked_with = self._setup, self.dialect.takes
         ask = Ask(
             call=call,
             model=setup.model,
-            prompt=self._prompts.prompt(call) if self.dialect.takes == "prompt" else None,
-            messages=self._prompts.messages(call) if self.dialect.takes == "messages" else None,
+            prompt=self._prompts.prompt(call) if asked_with == "prompt" else None,
+            messages=(
+                self._prompts.messages(call, program, self._answers)
+                if asked_with == "messages"
+                else None
+            ),
             ignore_eos=setup.ignore_eos,
             min_tokens=setup.min_tokens,
             usage_each=setup.usage_each,
             refused=frozenset(setup.refused),
+            before=_before(call, program),
         )
         headers = self.dialect.headers(ask) if self.dialect.headers else None
         return _encode(self.dialect.body(ask) | setup.extra_body), headers
@@ -51,3 +60,29 @@ class Requests:
 
     def answered(self, call: Call, text: str) -> None:
         """Tell what a call was answered that others wait for."""
+        if self._keep_answers:
+            self._answers[call.id] = text
+
+    def forget(self, program: Program) -> None:
+        """Tell that all calls of a program have ended."""
+        if self._keep_answers:
+            for call in program.calls:
+                self._answers.pop(call.id, None)
+
+
+def prompts_of(setup: Setup) -> Prompts:
+    """Return what makes a worker's prompts; raises InputError for a tokenizer that is none."""
+    tokenizer = None
+    if setup.tokenizer is not None:
+        from servescope.loadgen.chat_tokenizer import ChatTokenizer
+
+        tokenizer = ChatTokenizer.load(setup.tokenizer)
+    return Prompts(setup.seed, setup.block_tokens, tokenizer, setup.history)
+
+
+def _before(call: Call, program: Program | None) -> Call | None:
+    """Return the last of the calls that a call waits for."""
+    if program is None or not call.parents:
+        return None
+    parents = set(call.parents)
+    return next((other for other in reversed(program.calls) if other.id in parents), None)

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from servescope.loadgen import experiment as experiments
+from servescope.loadgen import resume as resumption
 from servescope.loadgen import run_info
 from servescope.loadgen.conductor import Conductor, Progress
 from servescope.loadgen.crew import Crew
@@ -46,45 +47,76 @@ def replay(experiment: Experiment, out: Path, on_progress: Progress | None = Non
             "Add one, or simulate it.",
         )
     refuse_taken(out)
-    target = Target.of(endpoint)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_replay(experiment, endpoint, target, out, on_progress))
+        return runner.run(_replay(experiment, endpoint, out, None, on_progress))
+
+
+def resume(path: Path, on_progress: Progress | None = None) -> Run:
+    """Send what a run that was stopped or killed has not sent, and seal it again.
+
+    Raises NotARun for what is no run, and InputError if nothing is left or the trace has changed.
+    """
+    run = Run.open(path)
+    experiment = resumption.experiment_of(run)
+    assert experiment.endpoint is not None
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_replay(experiment, experiment.endpoint, path, run, on_progress))
 
 
 async def _replay(
     experiment: Experiment,
     endpoint: EndpointSpec,
-    target: Target,
     out: Path,
+    stopped_run: Run | None,
     on_progress: Progress | None,
 ) -> Run:
+    target = Target.of(endpoint)
     async with Crew(endpoint.workers or 1) as crew:  # they load while the plan is made
         workload = workload_of(experiment.workload)
+        programs: Sequence[Program] = workload.programs
+        from_s = 0.0
+        resumed: tuple[float, ...] = ()
+        if stopped_run is not None:
+            programs, from_s = resumption.left_of(stopped_run, workload)
+            resumed = (*stopped_run.info.resumed_s, from_s)
         probed = await probe(target)
         plan = workload.plan()
         info = run_info.begun(
             experiment, workload, plan, clock="real", system=experiment.name, model=probed.model
         )
         info = msgspec.structs.replace(
-            info, endpoint=target.base_urls[0], probe=msgspec.to_builtins(probed)
+            info,
+            endpoint=target.base_urls[0],
+            probe=msgspec.to_builtins(probed),
+            resumed_s=resumed,
+            doubts=(*info.doubts, *probed.doubts, *map(resumption.doubt_of, resumed)),
         )
-        run = Run.create(out, experiments.to_toml(experiment), plan, info)
+        if stopped_run is None:
+            run = Run.create(out, experiments.to_toml(experiment), plan, info)
+        else:
+            run = stopped_run
+            run.unseal()
+            run.write_info(info)
         conductor = Conductor(
             Journal(run),
             target.dialect,
             target.base_urls,
-            plan.height,
+            sum(len(program.calls) - len(program.ended) for program in programs),
             done=probed.done,
             secrets=target.secrets,
         )
-        setups = _setups(target, probed, experiment.seed, workload.block_tokens, run, crew.size)
-        _share_out(workload.programs, setups)
-        stopped = await _conduct(crew, conductor, setups, on_progress)
+        setups = _setups(
+            target, probed, experiment.seed, workload.block_tokens, run, crew.size, from_s
+        )
+        _share_out(programs, setups)
+        stopped = await _conduct(crew, conductor, setups, from_s, on_progress)
         for setup in setups:
             Path(setup.programs).unlink()
     calls = run.trace.collect()
     health = Health.of(calls, conductor.beats, conductor.late_s, conductor.uncounted)
-    validity, doubts = judge(calls, run.plan, health, interrupted=bool(stopped))
+    validity, doubts = judge(
+        calls, run.plan, health, interrupted=bool(stopped), resumed=bool(resumed)
+    )
     run.seal(
         msgspec.structs.replace(
             run_info.ended(info, calls),
@@ -93,14 +125,18 @@ async def _replay(
             zero_unix_s=conductor.zero_s + time.time() - time.monotonic(),
             client=health.as_dict(),
             validity=validity,
-            doubts=(*info.doubts, *probed.doubts, *doubts),
+            doubts=(*info.doubts, *doubts),
         )
     )
     return run
 
 
 async def _conduct(
-    crew: Crew, conductor: Conductor, setups: Sequence[Setup], on_progress: Progress | None
+    crew: Crew,
+    conductor: Conductor,
+    setups: Sequence[Setup],
+    from_s: float,
+    on_progress: Progress | None,
 ) -> list[bool]:
     """Let the workers replay and write down what they hand back; returns whether it was stopped."""
     loop = asyncio.get_running_loop()
@@ -113,7 +149,7 @@ async def _conduct(
         watchers.append(loop.create_task(conductor.keep_showing(on_progress)))
     try:
         with _stopping(crew) as stopped:
-            conductor.zero_s = time.monotonic() + LEAD_S
+            conductor.zero_s = time.monotonic() + LEAD_S - from_s
             crew.go(conductor.zero_s)
             finished = loop.create_task(crew.finished())
             # a writer that fails (a full disk, say) ends the replay too
@@ -137,6 +173,7 @@ def _setups(
     block_tokens: int | None,
     run: Run,
     workers: int,
+    from_s: float,
 ) -> list[Setup]:
     spec = target.spec
     return [
@@ -163,6 +200,7 @@ def _setups(
             done=probed.done,
             max_concurrency=_share(spec.max_concurrency, number, workers),
             users=_share(spec.users, number, workers),
+            from_s=from_s,
             dispatch=spec.dispatch,
             dispatch_params=spec.dispatch_params,
             priority=spec.priority,

@@ -68,7 +68,12 @@ class Health:
 
 
 def judge(
-    calls: pl.DataFrame, plan: pl.DataFrame, health: Health, *, interrupted: bool
+    calls: pl.DataFrame,
+    plan: pl.DataFrame,
+    health: Health,
+    *,
+    interrupted: bool,
+    resumed: bool = False,
 ) -> tuple[Validity, tuple[str, ...]]:
     """Return whether a run is valid, suspect or invalid, and every doubt with its mend."""
     grave = _client_doubts(health) + _token_doubts(calls, plan, health)
@@ -83,7 +88,7 @@ def judge(
         minor.append(
             f"{health.uncounted} answers came without usage: their chunks are counted as tokens."
         )
-    validity: Validity = "suspect" if grave else "valid"
+    validity: Validity = "suspect" if grave or resumed else "valid"
     if health.lag_tail_s is not None and health.lag_tail_s > INVALID_LAG_S:
         validity = "invalid"
     if calls.height and not (calls["status"] == OK).any():

@@ -70,6 +70,7 @@ class Worker:
             users=setup.users,
             apart_s=setup.apart_s,
             until_s=setup.until_s,
+            from_s=setup.from_s,
         )
         self._slots = setup.max_concurrency
         self._waiting: deque[Due] = deque()
@@ -147,7 +148,9 @@ class Worker:
             return False
         for call in self._replay.upcoming(AHEAD):
             if call.id not in self._bodies:
-                made = self._bodies[call.id] = self._requests.made(call, 0.0)
+                made = self._bodies[call.id] = self._requests.made(
+                    call, self._replay.program_of(call), 0.0
+                )
                 self._prepared_bytes += len(made[0])
                 return True
         return False
@@ -181,7 +184,7 @@ class Worker:
         call = due.call
         made = self._bodies.pop(call.id, None)
         if made is None:
-            made = self._requests.made(call, self._now())
+            made = self._requests.made(call, self._replay.program_of(call), self._now())
         else:
             self._prepared_bytes -= len(made[0])
         replica = self._requests.pick(call, self._now())
@@ -240,8 +243,11 @@ class Worker:
             self._requests.answered(call, answer.text)
         self._say(ended)
         assert ended.end_s is not None
+        program = self._replay.program_of(call)
         for lost in self._replay.ended(call, ended.end_s, ok=ok):
             self._say(Ended(lost.number, NOT_SENT, None, ended.end_s, ended.end_s))
+        if program is not None and self._replay.program_of(call) is None:
+            self._requests.forget(program)
 
     def _say(self, message: object) -> None:
         self._outbox.append(packed(message))

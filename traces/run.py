@@ -39,7 +39,8 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What run.json holds: everything about a run that is not a row of it.
 
     `ended` is null until the run has ended; `interrupted` says that somebody stopped it early.
-    `zero_monotonic_s` and `zero_unix_s` are the run's second 0 on the host's two clocks.
+    `zero_monotonic_s` and `zero_unix_s` are the run's second 0 on the host's two clocks;
+    `resumed_s` are the seconds at which a run that had stopped went on.
     """
 
     name: str
@@ -52,6 +53,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     ended: str | None = None
     interrupted: bool = False
     duration_s: float | None = None
+    resumed_s: tuple[float, ...] = ()
     zero_monotonic_s: float | None = None
     zero_unix_s: float | None = None
     plan_sha256: str | None = None
@@ -170,14 +172,18 @@ class Run:
             raise OutputFailed.of(self.path, error) from None
 
     def unseal(self) -> None:
-        """Open a run again that was stopped early, so that what was not sent can be appended.
+        """Open a run again that was stopped or killed, so that what was not sent can be appended.
 
-        The rows of calls that were never sent go; everything else stays as it was.
+        What was in flight becomes rows that are lost; the rows of calls that were never sent, only
+        because the run stopped, go; everything else stays as it was.
         """
-        if (self.path / "calls.parquet").exists():
-            stopped = pl.col("error") == STOPPED
-            self.append(self._sealed().filter(~stopped.fill_null(False)).collect())
-            (self.path / "calls.parquet").unlink()
+        stopped = (pl.col("error") == STOPPED).fill_null(False)
+        known = self.trace.frame.filter(~stopped).select(RUN_COLUMNS).collect()
+        old = (*self.segments, *sent_log.logs_of(self.path))
+        self.append(known)
+        for path in (*old, self.path / "calls.parquet"):
+            path.unlink(missing_ok=True)
+        self.__dict__.pop("trace", None)
 
     def _sealed(self) -> pl.LazyFrame:
         path = self.path / "calls.parquet"

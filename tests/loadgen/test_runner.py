@@ -1,12 +1,10 @@
 """Whole runs in real time: against the embedded engine, and against a server nobody here wrote."""
 
-import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,6 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from aiohttp import web
+from background import Background
 from faulty_server import Faulty, serving, well_behaved
 
 from servescope.analysis import metrics
@@ -27,27 +26,6 @@ from servescope.traces.errors import EndpointError, OutputExists
 
 HERE = Path(__file__).parents[1]
 ENGINE = EngineSpec(system="sarathi", model="Llama-3.2-1B", tp=2, params={"chunk_tokens": "2048"})
-
-
-class Background:
-    """An asyncio server in a thread of its own, as long as the context lasts."""
-
-    def __init__(self, context: object) -> None:
-        self._context = context
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-
-    def __enter__(self) -> object:
-        self._thread.start()
-        enter = self._context.__aenter__()  # type: ignore[attr-defined]
-        return asyncio.run_coroutine_threadsafe(enter, self._loop).result(10)
-
-    def __exit__(self, *error: object) -> None:
-        leave = self._context.__aexit__(None, None, None)  # type: ignore[attr-defined]
-        asyncio.run_coroutine_threadsafe(leave, self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self._loop.close()
 
 
 @asynccontextmanager
@@ -64,13 +42,13 @@ async def engine_server() -> AsyncIterator[str]:
 @pytest.fixture
 def engine_url() -> Iterator[str]:
     with Background(engine_server()) as url:
-        yield str(url)
+        yield url
 
 
 @pytest.fixture
 def faulty_url() -> Iterator[str]:
     with Background(serving(Faulty(script=well_behaved))) as server:
-        yield server.url  # type: ignore[attr-defined]
+        yield server.url
 
 
 def asked(url: str, *, name: str = "live", **workload: object) -> Experiment:
