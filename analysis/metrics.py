@@ -115,9 +115,17 @@ METRICS: dict[str, Metric] = {
             " users and tools included; null if any of its calls failed or gave no token",
         ),
         Metric(
-            "lag", "Schedule lag", "call", "due", ("due_s", "dispatched_s"),
-            col("dispatched_s") - col("due_s"),
-            "how late the client itself came to a call; a property of the client, not the server",
+            "client_wait", "Client wait", "call", "due", ("due_s", "admitted_s"),
+            col("admitted_s") - col("due_s"),
+            "from due until one of the slots of --max-concurrency was free; inside the due clock,"
+            " before the sent clock",
+            of_client=True,
+        ),
+        Metric(
+            "lag", "Schedule lag", "call", "none", ("admitted_s", "dispatched_s"),
+            col("dispatched_s") - col("admitted_s"),
+            "how late the client itself came to a call that it might send; a property of the"
+            " client, not the server",
             of_client=True,
         ),
         Metric(

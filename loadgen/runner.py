@@ -17,12 +17,13 @@ from servescope.loadgen import run_info
 from servescope.loadgen.conductor import Conductor, Progress
 from servescope.loadgen.crew import Crew
 from servescope.loadgen.experiment import EndpointSpec, Experiment
+from servescope.loadgen.health import Health, HostClock
 from servescope.loadgen.messages import Setup
 from servescope.loadgen.probe import Probe, probe
 from servescope.loadgen.program import Program
 from servescope.loadgen.records import Journal
 from servescope.loadgen.target import Target
-from servescope.loadgen.validity import Health, judge
+from servescope.loadgen.validity import judge
 from servescope.loadgen.worker import loop_factory, write_programs
 from servescope.loadgen.workload import workload_of
 from servescope.traces import sent_log
@@ -109,11 +110,14 @@ async def _replay(
             target, probed, experiment.seed, workload.block_tokens, run, crew.size, from_s
         )
         _share_out(programs, setups)
+        host = HostClock()
         stopped = await _conduct(crew, conductor, setups, from_s, on_progress)
         for setup in setups:
             Path(setup.programs).unlink()
     calls = run.trace.collect()
-    health = Health.of(calls, conductor.beats, conductor.late_s, conductor.uncounted)
+    health = Health.of(
+        calls, conductor.beats, conductor.late_s, conductor.uncounted, host.steal_share()
+    )
     validity, doubts = judge(
         calls, run.plan, health, interrupted=bool(stopped), resumed=bool(resumed)
     )

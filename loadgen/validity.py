@@ -2,69 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
-
-import numpy as np
 import polars as pl
 
-from servescope.loadgen.messages import Beat
+from servescope.loadgen.health import Arrivals, Health
 from servescope.traces.run import Validity
 from servescope.traces.status import NOT_SENT, OK
 
-SUSPECT_LAG_S = 0.005
-INVALID_LAG_S = 0.1
+SUSPECT_LAG_S, INVALID_LAG_S = 0.005, 0.1
 SUSPECT_STALL_S = 0.05
-SUSPECT_CPU = 0.9
+SUSPECT_CPU = 0.85
+SUSPECT_STEAL = 0.05
 LONG_CONNECT_S = 0.05
 TOKENS_OFF = 0.01
+# Late stamps, against the tails that they would be mistaken for.
+SUSPECT_STAMP, INVALID_STAMP = 0.08, 0.5
+SUSPECT_KS, INVALID_KS = 0.05, 0.25
+SUSPECT_RATE, INVALID_RATE = 0.01, 0.1
+SUSPECT_DISPERSION = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How the client itself did, in seconds.
+class Doubts:
+    """What speaks against a run, gravest first, and the validity that is left."""
 
-    `lag` is from due to dispatched; its tail is p99, and in short runs what two calls exceed.
-    `connect` is from there to a connection that can be written to, `stall_max_s` the longest time
-    that the client's loop stood still, `cpu_share` its share of one core. `uncounted` answers came
-    without usage, so that their chunks were counted as tokens.
-    """
+    def __init__(self) -> None:
+        self.validity: Validity = "valid"
+        self._said: dict[Validity, list[str]] = {"invalid": [], "suspect": [], "valid": []}
 
-    lag_p50_s: float | None
-    lag_p99_s: float | None
-    lag_tail_s: float | None
-    lag_max_s: float | None
-    connect_p99_s: float | None
-    stall_max_s: float
-    cpu_share: float
-    uncounted: int = 0
+    def say(self, text: str, then: Validity = "valid") -> None:
+        """Add a doubt, and what it makes of the run."""
+        self._said[then].append(text)
+        if then == "invalid" or (then == "suspect" and self.validity == "valid"):
+            self.validity = then
 
-    @classmethod
-    def of(
-        cls,
-        calls: pl.DataFrame,
-        beats: Mapping[int, Beat],
-        late_s: Mapping[int, Sequence[float]],
-        uncounted: int = 0,
-    ) -> Health:
-        """Read the lag off the calls that were sent; the rest is what the workers said."""
-        lag = calls["dispatched_s"] - calls["admitted_s"]
-        cpu_share = max((b.cpu_s / b.wall_s for b in beats.values() if b.wall_s > 0), default=0.0)
-        return cls(
-            lag_p50_s=_quantile(lag, 0.5),
-            lag_p99_s=_quantile(lag, 0.99),
-            lag_tail_s=_quantile(lag, min(0.99, max(0.0, 1 - 2 / max(1, lag.count())))),
-            lag_max_s=_quantile(lag, 1.0),
-            connect_p99_s=_quantile(calls["sent_s"] - calls["dispatched_s"], 0.99),
-            stall_max_s=max((s for each in late_s.values() for s in each), default=0.0),
-            cpu_share=cpu_share,
-            uncounted=uncounted,
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the numbers by name."""
-        return asdict(self)
+    def all(self) -> tuple[str, ...]:
+        """Return every doubt."""
+        return tuple(text for texts in self._said.values() for text in texts)
 
 
 def judge(
@@ -76,25 +48,31 @@ def judge(
     resumed: bool = False,
 ) -> tuple[Validity, tuple[str, ...]]:
     """Return whether a run is valid, suspect or invalid, and every doubt with its mend."""
-    grave = _client_doubts(health) + _token_doubts(calls, plan, health)
-    minor = call_doubts(calls, plan, interrupted=interrupted)
+    doubts = Doubts()
+    if calls.height and not (calls["status"] == OK).any():
+        doubts.say(
+            "No call was served: there is nothing to measure; look into the server's log.",
+            "invalid",
+        )
+    _judge_client(doubts, health, calls)
+    if health.arrivals:
+        _judge_arrivals(doubts, health.arrivals)
+    _judge_tokens(doubts, calls, plan, health)
+    if resumed:
+        doubts.validity = "suspect" if doubts.validity == "valid" else doubts.validity
+    for doubt in call_doubts(calls, plan, interrupted=interrupted):
+        doubts.say(doubt)
     connect = health.connect_p99_s
     if connect is not None and connect > LONG_CONNECT_S:
-        minor.append(
+        doubts.say(
             f"Opening a connection took {connect * 1000:.0f} ms at p99: the due clock holds that"
             " time, the sent clock does not."
         )
     if health.uncounted:
-        minor.append(
+        doubts.say(
             f"{health.uncounted} answers came without usage: their chunks are counted as tokens."
         )
-    validity: Validity = "suspect" if grave or resumed else "valid"
-    if health.lag_tail_s is not None and health.lag_tail_s > INVALID_LAG_S:
-        validity = "invalid"
-    if calls.height and not (calls["status"] == OK).any():
-        validity = "invalid"
-        grave.append("No call was served: there is nothing to measure; look into the server's log.")
-    return validity, (*grave, *minor)
+    return doubts.validity, doubts.all()
 
 
 def call_doubts(calls: pl.DataFrame, plan: pl.DataFrame, *, interrupted: bool) -> list[str]:
@@ -125,42 +103,81 @@ def call_doubts(calls: pl.DataFrame, plan: pl.DataFrame, *, interrupted: bool) -
     return doubts
 
 
-def _client_doubts(health: Health) -> list[str]:
-    doubts = []
-    if health.lag_tail_s is not None and health.lag_tail_s > SUSPECT_LAG_S:
-        doubts.append(
-            f"The client sent its calls late, by {health.lag_tail_s * 1000:.1f} ms in the tail;"
-            " run it on an idle machine, or replay more slowly."
+def _judge_client(doubts: Doubts, health: Health, calls: pl.DataFrame) -> None:
+    lag = health.lag_tail_s
+    if lag is not None and lag > SUSPECT_LAG_S:
+        doubts.say(
+            f"The client sent its calls late, by {lag * 1000:.1f} ms in the tail;"
+            " run it on an idle machine, or replay more slowly.",
+            "invalid" if lag > INVALID_LAG_S else "suspect",
         )
     if health.stall_max_s > SUSPECT_STALL_S:
-        doubts.append(
+        doubts.say(
             f"The client stood still for up to {health.stall_max_s * 1000:.0f} ms: a gap that long"
-            " may be its own; run it on an idle machine."
+            " may be its own; run it on an idle machine.",
+            "suspect",
+        )
+    tail = _gap_tail_s(calls)
+    if health.late_p99_s is not None and tail and health.late_p99_s > SUSPECT_STAMP * tail:
+        doubts.say(
+            f"Stamps of chunks are up to {health.late_p99_s * 1000:.1f} ms late at p99, where gaps"
+            f" between chunks are {tail * 1000:.1f} ms at p99; give the client more workers, or"
+            " replay more slowly.",
+            "invalid" if health.late_p99_s > INVALID_STAMP * tail else "suspect",
         )
     if health.cpu_share > SUSPECT_CPU:
-        doubts.append(
-            f"The client used {health.cpu_share:.0%} of a core, so its stamps may be late;"
-            " replay more slowly."
+        doubts.say(
+            f"A worker of the client used {health.cpu_share:.0%} of a core, so its stamps may be"
+            " late; give it more workers, or replay more slowly.",
+            "suspect",
         )
-    return doubts
+    if health.steal_share is not None and health.steal_share > SUSPECT_STEAL:
+        doubts.say(
+            f"Other guests of this host took {health.steal_share:.0%} of its processors: what"
+            " looks like the server may be they; repeat the run.",
+            "suspect",
+        )
 
 
-def _token_doubts(calls: pl.DataFrame, plan: pl.DataFrame, health: Health) -> list[str]:
+def _gap_tail_s(calls: pl.DataFrame) -> float | None:
+    gaps = calls.select(
+        pl.col("chunk_s").list.diff(null_behavior="drop").explode(empty_as_null=False)
+    )
+    tail: float | None = gaps.to_series().quantile(0.99)
+    return tail
+
+
+def _judge_arrivals(doubts: Doubts, arrivals: Arrivals) -> None:
+    if abs(arrivals.rate_off) > SUSPECT_RATE:
+        doubts.say(
+            f"Calls were sent at a rate {arrivals.rate_off:+.1%} off the plan's; run the client on"
+            " an idle machine, or replay more slowly.",
+            "invalid" if abs(arrivals.rate_off) > INVALID_RATE else "suspect",
+        )
+    if arrivals.ks > SUSPECT_KS:
+        doubts.say(
+            f"The gaps between calls are not the plan's: their distributions differ by"
+            f" {arrivals.ks:.2f} (Kolmogorov-Smirnov); run the client on an idle machine.",
+            "invalid" if arrivals.ks > INVALID_KS else "suspect",
+        )
+    if arrivals.dispersion_off > SUSPECT_DISPERSION:
+        doubts.say(
+            f"Calls were {arrivals.dispersion_off:.0%} more or less bursty than planned, by their"
+            " index of dispersion.",
+            "suspect",
+        )
+
+
+def _judge_tokens(doubts: Doubts, calls: pl.DataFrame, plan: pl.DataFrame, health: Health) -> None:
     """Compare the tokens that the server counted with the tokens that were planned."""
     if health.uncounted:
-        return []
+        return
     both = calls.filter(pl.col("status") == OK).join(plan, on="call_id", suffix="_planned")
-    doubts = []
     for column, what in (("input_tokens", "prompts"), ("output_tokens", "answers")):
         planned, counted = int(both[f"{column}_planned"].sum()), int(both[column].sum())
         if planned and abs(counted - planned) > TOKENS_OFF * planned:
-            doubts.append(
+            doubts.say(
                 f"The server counted {counted} tokens of {what} where {planned} were planned;"
-                " its load was not that of the trace."
+                " its load was not that of the trace.",
+                "suspect",
             )
-    return doubts
-
-
-def _quantile(values: pl.Series, share: float) -> float | None:
-    known = values.drop_nulls().to_numpy()
-    return float(np.quantile(known, share, method="inverted_cdf")) if len(known) else None

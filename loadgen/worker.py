@@ -281,15 +281,21 @@ class Worker:
         self._late_s = []
 
     async def _beat(self) -> None:
-        """Notice whether the loop stands still: its pause would look like the server's."""
+        """Notice how late the loop comes to a timer: as late as that it stamps a chunk."""
+        rang = asyncio.Event()
+        alarm = Alarm(asyncio.get_running_loop(), rang.set)
         due_s = time.monotonic()
-        while True:
-            due_s += BEAT_S
-            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-            late_s = time.monotonic() - due_s
-            self._late_s.append(max(0.0, late_s))
-            if late_s > BEAT_S:  # beats that were missed are not made up
-                due_s = time.monotonic()
+        try:
+            while True:
+                due_s += BEAT_S
+                alarm.set(due_s)
+                await rang.wait()
+                rang.clear()
+                now_s = time.monotonic()
+                self._late_s.append(max(0.0, now_s - due_s))
+                due_s = max(due_s, now_s - BEAT_S)  # beats that were missed are not made up
+        finally:
+            alarm.close()
 
 
 def ended_of(due: Due, exchange: Exchange, zero_s: float) -> Ended:

@@ -24,6 +24,7 @@ def call() -> Callable[..., Row]:
             "status": "ok",
             "arrival_s": due_s,
             "due_s": due_s,
+            "admitted_s": due_s,
             "dispatched_s": fields.get("sent_s", due_s),
             "sent_s": due_s,
             "input_tokens": 10,

@@ -35,6 +35,7 @@ BY_HAND = {
     "e2e_due": [0.9],
     "jct": [0.9],
     "connect": [0.0],
+    "client_wait": [0.0],
     "lag": [0.1],
 }
 
@@ -164,7 +165,7 @@ def test_a_summary_has_a_row_a_metric_and_null_where_there_is_no_value(
         table = metrics.summary(a_run(rows).trace)
         assert table["metric"].to_list() == list(METRICS)
         assert table["n"].to_list() == [0] * len(METRICS)
-        assert table.select(~pl.selectors.by_name("metric", "n")).null_count().row(0) == (11,) * 5
+        assert table.select(~pl.selectors.by_name("metric", "n")).null_count().row(0) == (12,) * 5
 
 
 @pytest.mark.parametrize("calls", [1, 2, 10, 99, 100, 101])

@@ -3,8 +3,9 @@ from collections.abc import Sequence
 import polars as pl
 import pytest
 
+from servescope.loadgen.health import Health
 from servescope.loadgen.messages import Beat
-from servescope.loadgen.validity import Health, judge
+from servescope.loadgen.validity import judge
 from servescope.traces.run import frame_of_rows
 
 
@@ -21,6 +22,7 @@ def calls(
             "program_id": str(n),
             "turn": 0,
             "status": status,
+            "parents": [],
             "due_s": float(n),
             "admitted_s": float(n),
             "dispatched_s": n + lag_s,
