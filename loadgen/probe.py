@@ -118,10 +118,11 @@ async def _small_call(
     spec = target.spec
     call = Call("probe", "probe", 0, PROBE_INPUT, PROBE_OUTPUT, prompt_stream="probe")
     prompts = Prompts(seed=time.monotonic_ns() % 2**31)  # not in the server's cache yet
+    prompt = {"prompt": prompts.prompt, "text": prompts.text}.get(target.dialect.takes)
     ask = Ask(
         call=call,
         model=model,
-        prompt=prompts.token_ids(call).tolist() if target.dialect.takes == "prompt" else None,
+        prompt=prompt(call) if prompt else None,
         messages=(
             [{"role": "user", "content": prompts.text(call)}]
             if target.dialect.takes == "messages"

@@ -33,10 +33,11 @@ class Requests:
     ) -> tuple[bytes, dict[str, str] | None]:
         """Return the body of a call's request, and the headers that it has of its own."""
         setup, asked_with = self._setup, self.dialect.takes
+        prompt = {"prompt": self._prompts.prompt, "text": self._prompts.text}.get(asked_with)
         ask = Ask(
             call=call,
             model=setup.model,
-            prompt=self._prompts.prompt(call) if asked_with == "prompt" else None,
+            prompt=prompt(call) if prompt else None,
             messages=(
                 self._prompts.messages(call, program, self._answers)
                 if asked_with == "messages"

@@ -1,19 +1,34 @@
-"""The endpoint dialects: all of them in this table, by the names that vLLM's benchmark gives them.
+"""The endpoint dialects: all of them in this table.
 
 Another package adds one by an entry point of the group `servescope.endpoints`, a `Dialect`.
 """
 
-from servescope.loadgen.endpoints import openai
-from servescope.loadgen.endpoints.dialect import Ask, Dialect, Piece
+from servescope.loadgen.endpoints import (
+    continuum,
+    llamacpp,
+    llumnix,
+    openai,
+    sglang,
+    tgi,
+    transformers,
+)
+from servescope.loadgen.endpoints.dialect import Ask, Dialect, Piece, decoder, message_of
 from servescope.traces.errors import InputError
 from servescope.traces.plugins import installed
 
-__all__ = ["BUILT_IN", "Ask", "Dialect", "Piece", "named"]
+__all__ = ["BUILT_IN", "Ask", "Dialect", "Piece", "decoder", "message_of", "named"]
 
 BUILT_IN = {
     "openai": openai.COMPLETIONS,
-    "vllm": openai.COMPLETIONS,
     "openai-chat": openai.CHAT,
+    "vllm": openai.COMPLETIONS,
+    "vllm-chat": openai.CHAT,
+    "sglang": sglang.GENERATE,
+    "tgi": tgi.GENERATE,
+    "llamacpp": llamacpp.COMPLETION,
+    "transformers": transformers.CHAT,
+    "continuum": continuum.COMPLETIONS,
+    "llumnix": llumnix.COMPLETIONS,
 }
 
 

@@ -1,6 +1,9 @@
-"""The dialects read what real servers write; the lines were recorded from the servers named."""
+"""What holds for every dialect; each has its own tests in endpoints/."""
 
-import itertools
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -8,92 +11,151 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servescope.loadgen import endpoints
-from servescope.loadgen.endpoints import Dialect, EventSplitter, Piece, openai
+from servescope.loadgen.endpoints import BUILT_IN, Ask, Dialect, Piece, openai
 from servescope.loadgen.program import Call
-from servescope.loadgen.prompts import Prompts
 from servescope.traces import plugins
 from servescope.traces.errors import InputError
 
-VLLM_ROLE = b'{"id":"chatcmpl-9018","object":"chat.completion.chunk","created":1795350277,"model":"tiny","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":null,"prompt_text":null}'  # noqa: E501
-VLLM_TOKEN = b'{"id":"chatcmpl-9018","object":"chat.completion.chunk","created":1795350277,"model":"tiny","choices":[{"index":0,"delta":{"content":" have"},"logprobs":null,"finish_reason":null,"token_ids":null}]}'  # noqa: E501
-VLLM_LAST = b'{"id":"chatcmpl-9018","object":"chat.completion.chunk","created":1795350277,"model":"tiny","choices":[{"index":0,"delta":{"content":"gi"},"logprobs":null,"finish_reason":"length","stop_reason":null,"token_ids":null}]}'  # noqa: E501
-VLLM_USAGE = b'{"id":"chatcmpl-9018","object":"chat.completion.chunk","created":1795350277,"model":"tiny","choices":[],"usage":{"prompt_tokens":17,"total_tokens":21,"completion_tokens":4},"system_fingerprint":"vllm-0.32.0-dad782e7"}'  # noqa: E501
-VLLM_DEATH = b'{"error": {"message": "EngineCore encountered an issue...","type":"InternalServerError","param":null,"code":500}}'  # noqa: E501
-LLAMA_ROLE = b'{"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}],"created":1795350439,"model":"tiny","object":"chat.completion.chunk"}'  # noqa: E501
+each_dialect = pytest.mark.parametrize("dialect", list(BUILT_IN.values()), ids=list(BUILT_IN))
+READERS = {dialect.read: name for name, dialect in reversed(BUILT_IN.items())}
+each_reader = pytest.mark.parametrize("read", list(READERS), ids=list(READERS.values()))
+Read = Callable[[list[bytes]], list[Piece]]
+
+ASK = Ask(
+    Call("c", "p", 0, 3, 7, priority=1),
+    "tiny",
+    prompt="a b c",
+    messages=[{"role": "user", "content": "a b c"}],
+)
+COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "tokens")
+# Every name that a dialect reads, at any depth, and a strange one.
+_NAMES = """
+    choices text delta content reasoning_content reasoning tool_calls finish_reason token_ids usage
+    prompt_tokens completion_tokens prompt_tokens_details completion_tokens_details cached_tokens
+    reasoning_tokens error message id timings prompt_n cache_n predicted_n meta_info type token
+    special details generated_tokens input_length stop stop_type tokens_predicted tokens_evaluated
+    strange
+"""
+NAMES = _NAMES.split()
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2**60) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6)
+# Events that fit some dialect: counts are counts, texts are texts, and any of them may be missing.
+COUNT, TEXT = st.none() | st.integers(0, 2**40), st.none() | st.text(max_size=5)
 
 
-def test_a_chunk_with_only_a_role_is_no_token() -> None:
-    assert openai.read(VLLM_ROLE) == Piece(has_text=False)
-    assert openai.read(LLAMA_ROLE) == Piece(has_text=False)
+def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional={**fields, "strange": VALUES})
 
 
-def test_a_chunk_with_content_is_text_and_the_last_one_says_why_it_is_the_last() -> None:
-    assert openai.read(VLLM_TOKEN) == Piece(has_text=True)
-    assert openai.read(VLLM_LAST) == Piece(has_text=True, finish="length")
-
-
-def test_usage_counts_tokens_without_being_one() -> None:
-    piece = openai.read(VLLM_USAGE)
-    assert (piece.has_text, piece.prompt_tokens, piece.completion_tokens) == (False, 17, 4)
-    assert piece.cached_tokens is None
-
-
-def test_cached_and_reasoning_tokens_are_read_where_they_are() -> None:
-    data = (
-        b'{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":5,'
-        b'"prompt_tokens_details":{"cached_tokens":8},'
-        b'"completion_tokens_details":{"reasoning_tokens":3}}}'
-    )
-    piece = openai.read(data)
-    assert (piece.cached_tokens, piece.reasoning_tokens) == (8, 3)
-
-
-@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
-def test_reasoning_is_answer_too(field: str) -> None:
-    assert openai.read(f'{{"choices":[{{"delta":{{"{field}":"hm"}}}}]}}'.encode()).has_text
-
-
-def test_an_error_inside_a_stream_of_status_200_is_an_error() -> None:
-    assert openai.read(VLLM_DEATH).error == "EngineCore encountered an issue..."
-    assert openai.read(b'{"error":"out of memory"}').error == "out of memory"
-
-
-def test_what_is_not_json_raises() -> None:
-    with pytest.raises(msgspec.DecodeError):
-        openai.read(b'{"choices":[{"te')
-
-
-def test_completions_send_token_ids_and_chat_sends_words() -> None:
-    call = Call("c", "p", 0, 12, 7, prompt_stream="s")
-    completions = openai.COMPLETIONS.body(call, Prompts(0))
-    chat = openai.CHAT.body(call, Prompts(0))
-    assert len(completions["prompt"]) == 12
-    assert completions["max_tokens"] == chat["max_tokens"] == 7
-    assert len(chat["messages"][0]["content"].split()) == 12
-
-
-STREAM = (
-    b': keepalive 16/17\n\nevent: message\r\ndata: {"a":1}\r\n\r\ndata:{"b":2}\n\ndata: [DONE]\n\n'
+FINISH = some(type=TEXT, message=TEXT)
+DELTA = some(content=TEXT, reasoning=TEXT, tool_calls=st.none() | st.lists(VALUES, max_size=2))
+CHOICE = some(text=TEXT, delta=st.none() | DELTA, token_ids=st.none() | st.lists(st.integers()))
+USAGE = some(
+    prompt_tokens=COUNT,
+    completion_tokens=COUNT,
+    prompt_tokens_details=st.none() | some(cached_tokens=COUNT),
+)
+FITTING = some(
+    choices=st.none() | st.lists(CHOICE, max_size=3),
+    usage=st.none() | USAGE,
+    timings=st.none() | some(prompt_n=COUNT, cache_n=COUNT, predicted_n=COUNT),
+    error=VALUES,
+    text=TEXT,
+    meta_info=st.none()
+    | some(prompt_tokens=COUNT, completion_tokens=COUNT, finish_reason=st.none() | FINISH),
+    token=st.none() | some(text=TEXT, special=st.none() | st.booleans()),
+    details=st.none() | some(generated_tokens=COUNT, input_length=COUNT),
+    content=TEXT,
+    stop=st.none() | st.booleans(),
+    tokens_predicted=COUNT,
+    tokens_evaluated=COUNT,
 )
 
 
-@given(cuts=st.lists(st.integers(0, len(STREAM)), max_size=20))
-def test_events_are_the_same_however_the_bytes_are_cut(cuts: list[int]) -> None:
-    edges = [0, *sorted(cuts), len(STREAM)]
-    split = EventSplitter()
-    events = []
-    for start, end in itertools.pairwise(edges):
-        events += split.feed(STREAM[start:end])
-    events += split.close()
-    assert events == [b'{"a":1}', b'{"b":2}']
-    assert split.done
+def are_sound(pieces: list[Piece], count: int) -> bool:
+    numbers = [getattr(piece, name) for piece in pieces for name in COUNTS]
+    return (
+        len(pieces) == count
+        and all(type(piece) is Piece for piece in pieces)
+        and all(isinstance(piece.text, str) for piece in pieces)
+        and all(isinstance(piece.error, str | None) for piece in pieces)
+        and all(number is None or (type(number) is int and number >= 0) for number in numbers)
+    )
 
 
-def test_a_last_event_without_a_line_end_is_not_lost() -> None:
-    split = EventSplitter()
-    assert split.feed(b'data: {"a":1}') == []
-    assert split.close() == [b'{"a":1}']
-    assert split.close() == []
+@each_reader
+@given(objects=st.lists(FITTING, max_size=4))
+def test_unknown_fields_nulls_and_missing_keys_are_no_fault(
+    read: Read, objects: list[dict[str, Any]]
+) -> None:
+    events = [msgspec.json.encode(each) for each in objects]
+    assert are_sound(read(events), len(events))
+
+
+@each_reader
+@given(objects=st.lists(OBJECTS | VALUES, max_size=4), tail=st.binary(max_size=6))
+def test_whatever_a_server_writes_is_read_or_a_decode_error(
+    read: Read, objects: list[Any], tail: bytes
+) -> None:
+    events = [*map(msgspec.json.encode, objects), tail]
+    try:
+        pieces = read(events)
+    except msgspec.DecodeError:
+        return
+    assert are_sound(pieces, len(events))
+
+
+@each_reader
+@pytest.mark.parametrize(
+    "events",
+    [
+        [b'{"error":null'],
+        [b""],
+        [b"{}", b"{},{}"],
+        [b"{}],[{}"],
+        [b"{}{}"],
+        [b'{"error":"a', b'b"}', b"{},{}"],
+        [b"[DONE]"],
+        [b"1"],
+        [b"[]"],
+        [b'{"error":"\xff"}'],
+        [b"\xff\xfe"],
+    ],
+)
+def test_what_is_not_one_json_object_an_event_raises(read: Read, events: list[bytes]) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        read(events)
+
+
+@each_reader
+def test_no_events_are_no_pieces(read: Read) -> None:
+    assert read([]) == []
+
+
+@each_dialect
+def test_a_request_is_json_that_streams_so_many_tokens_without_chance(dialect: Dialect) -> None:
+    body = msgspec.json.encode(dialect.body(ASK))
+    assert b":7" in body
+    assert b'"temperature":0' in body or b'"do_sample":false' in body
+    assert b'"stream":true' in body or dialect.path.endswith("_stream")
+    assert b"a b c" in body
+
+
+@each_dialect
+def test_a_dialect_says_what_it_is(dialect: Dialect) -> None:
+    assert dialect.path.startswith("/")
+    assert dialect.says
+
+
+@pytest.mark.parametrize("name", [*COUNTS[:4], "tokens"])
+def test_a_count_alone_is_no_chunk(name: str) -> None:
+    assert not Piece(**{name: 3}).has_text  # type: ignore[arg-type]
 
 
 def test_an_unknown_backend_names_the_known_ones() -> None:
@@ -103,12 +165,21 @@ def test_an_unknown_backend_names_the_known_ones() -> None:
 
 def test_a_stranger_adds_a_dialect_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     class Point:
-        name = "tgi"
+        name = "house"
 
         @staticmethod
         def load() -> Dialect:
-            return Dialect("/generate_stream", openai.COMPLETIONS.body, openai.read, "TGI")
+            return Dialect("/say", "prompt", openai.completions, openai.read, "the house's own")
 
     monkeypatch.setattr(plugins, "entry_points", lambda group: [Point])
-    assert endpoints.named("tgi").path == "/generate_stream"
+    assert endpoints.named("house").path == "/say"
     assert endpoints.named("openai") is openai.COMPLETIONS
+
+
+def test_a_worker_that_loads_the_dialects_loads_no_tables() -> None:
+    code = (
+        "import sys, servescope.loadgen.endpoints;"
+        "print({'polars', 'pandas', 'scipy', 'pyarrow', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
