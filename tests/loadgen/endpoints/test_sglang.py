@@ -4,11 +4,16 @@ from itertools import accumulate
 
 import msgspec
 import pytest
+from aiohttp import web
+from faulty_server import Faulty
 from hypothesis import given
 from hypothesis import strategies as st
 
 from servescope.loadgen.endpoints import Ask, Piece, sglang
+from servescope.loadgen.experiment import EndpointSpec
+from servescope.loadgen.probe import probe
 from servescope.loadgen.program import Call
+from servescope.loadgen.target import Target
 
 CALL = Call("c", "p", 0, 3, 7, priority=4)
 
@@ -92,3 +97,20 @@ def test_a_text_is_sent_as_text_and_refused_fields_are_not_sent() -> None:
         "sampling_params": {"max_new_tokens": 7, "temperature": 0},
         "stream": True,
     }
+
+
+async def test_a_small_call_finds_what_the_server_counts(faulty: Faulty) -> None:
+    async def so_far(_: web.Request, response: web.StreamResponse) -> None:
+        for made, text in enumerate(("a", "a b", "a b c", "a b c d"), 1):
+            finish = {"type": "length", "length": 4} if made == 4 else None
+            await response.write(b"data: " + event(text, made, finish) + b"\n\n")
+        await response.write(b"data: [DONE]\n\n")
+
+    faulty.script = so_far
+    spec = EndpointSpec(base_url=faulty.url, backend="sglang", path="/v1/completions")
+    found = await probe(Target.of(spec))
+    assert (found.input_tokens, found.output_tokens, found.cached_tokens) == (9, 4, 8)
+    assert (found.done, found.each) == (True, True)
+    asked = msgspec.json.decode(faulty.bodies[0])
+    assert len(asked["input_ids"]) == 16
+    assert asked["sampling_params"]["max_new_tokens"] == 4

@@ -1,6 +1,15 @@
 """Events as Text Generation Inference writes them: one token each, and details with the last."""
 
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+from background import Background
+from faulty_server import Faulty, serving
+
+from servescope.loadgen import runner
 from servescope.loadgen.endpoints import Ask, Piece, tgi
+from servescope.loadgen.experiment import EndpointSpec, Experiment, WorkloadSpec
 from servescope.loadgen.program import Call
 
 EVENTS = [
@@ -39,3 +48,24 @@ def test_the_request_is_a_text_and_asks_for_details() -> None:
         "inputs": "a b c",
         "parameters": {"max_new_tokens": 7, "do_sample": False, "details": True},
     }
+
+
+async def four_tokens(_: web.Request, response: web.StreamResponse) -> None:
+    for event in EVENTS:
+        await response.write(b"data:" + event + b"\n\n")
+
+
+def test_a_run_sends_texts_and_takes_a_stream_without_an_end_mark(tmp_path: Path) -> None:
+    with Background(serving(Faulty(script=four_tokens))) as server:
+        endpoint = EndpointSpec(base_url=server.url, backend="tgi", path="/v1/completions")
+        workload = WorkloadSpec(trace="burstgpt:sample", calls=3, time_scale=0.001)
+        run = runner.replay(
+            Experiment(name="tgi", workload=workload, endpoint=endpoint), tmp_path / "run"
+        )
+        prompts = [msgspec.json.decode(body)["inputs"] for body in server.bodies]
+    calls = run.trace.collect()
+    assert calls["status"].to_list() == ["ok"] * 3
+    assert calls["output_tokens"].to_list() == [4] * 3
+    assert calls["chunk_tokens"].to_list() == [[1, 2]] * 3, "a token without text is of the next"
+    words = sorted(len(prompt.split()) for prompt in prompts[-3:])
+    assert words == sorted(run.plan["input_tokens"].to_list())
