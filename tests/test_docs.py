@@ -186,6 +186,7 @@ def test_every_plug_in_point_is_in_the_table_and_has_a_page_with_its_entry_point
         ("how-to/add-a-report-section.md", set(SECTIONS)),
         ("reference/formats/index.md", {*FORMATS, *BUNDLED}),
         ("reference/experiment.md", {*SYSTEMS, *endpoints.BUILT_IN}),
+        ("reference/dialects.md", set(endpoints.BUILT_IN)),
         ("how-to/simulate-without-a-gpu.md", set(SYSTEMS)),
     ],
 )
