@@ -201,6 +201,8 @@ def errors(run: Run, log: list[tuple[int, np.ndarray]]) -> dict[str, float]:
         "failed": float((calls["status"] != "ok").sum()),
         "true TTFT p99 ms": p(true_ttft, 0.99),
         "true ITL p99 ms": p(true_gaps, 0.99),
+        "late p99 ms": run.info.client["late_p99_s"] * 1e3,
+        "client CPU share": run.info.client["cpu_share"],
         "validity": run.info.validity,
     }
 

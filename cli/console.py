@@ -107,40 +107,62 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
+PLAIN_EVERY_S = 10.0
+
+
 @contextmanager
 def progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[Tally], None]]:
-    """Draw a replay's progress on stderr while it runs; plain lines where it is no terminal."""
+    """Show on stderr how a replay goes: a live table, or a line now and then if it is no terminal.
+
+    Drawing happens in the process that listens to the workers, and is kept rare.
+    """
     if quiet:
         yield lambda _: None
         return
     if not err.is_terminal:
-        announced = False
+        said_s = -PLAIN_EVERY_S
 
-        def announce(_: Tally) -> None:
-            nonlocal announced
-            if not announced:
-                say(f"{label} ...")
-            announced = True
+        def line(tally: Tally) -> None:
+            nonlocal said_s
+            if tally.now_s - said_s >= PLAIN_EVERY_S:
+                said_s = tally.now_s
+                told = ", ".join(f"{value} {name}" for name, value in facts(tally))
+                say(f"{label}, {tally.now_s:.0f} s: {told}")
 
-        yield announce
+        yield line
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.live import Live
 
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[counts]}"),
-        TimeElapsedColumn(),
-    )
-    # drawing happens in this process, so it is kept rare: it must not make the client late
-    with Progress(*columns, console=err, transient=True, refresh_per_second=2) as bar:
-        task = bar.add_task(label, total=None, counts="")
+    with Live(console=err, transient=True, auto_refresh=False) as live:
+        yield lambda tally: live.update(_drawn(label, tally), refresh=True)
 
-        def show(tally: Tally) -> None:
-            counts = f"{tally.done}/{tally.planned} done, {tally.in_flight} in flight"
-            if tally.failed:
-                counts += f", [red]{tally.failed} failed[/]"
-            counts += f", lag {max(0.0, tally.lag_s) * 1000:.1f} ms"
-            bar.update(task, total=tally.planned, completed=tally.done, counts=counts)
 
-        yield show
+def facts(tally: Tally) -> list[tuple[str, str]]:
+    """Return what there is to say of a replay in progress: a name and a value each."""
+    said = [
+        ("done", f"{tally.done}/{tally.planned}"),
+        ("sent", str(tally.sent)),
+        ("in flight", str(tally.in_flight)),
+        ("failed", str(tally.failed)),
+    ]
+    if tally.waiting:
+        said.insert(2, ("waiting for a slot", str(tally.waiting)))
+    said.append(("lag", f"{max(0.0, tally.lag_s) * 1000:.1f} ms"))
+    for name, values in (("TTFT p50/p99", tally.ttft_s), ("TPOT p50/p99", tally.tpot_s)):
+        spread = tally.spread(values)
+        if spread:
+            said.append((name, f"{spread[0] * 1000:.1f}/{spread[1] * 1000:.1f} ms"))
+    if tally.judged:
+        said.append(("within SLO", f"{tally.met / tally.judged:.1%}"))
+    return said
+
+
+def _drawn(label: str, tally: Tally) -> Table:
+    from rich.progress_bar import ProgressBar
+
+    drawn = Table(box=None, pad_edge=False, show_header=False)
+    drawn.add_row(f"[bold]{escape(label)}[/]", ProgressBar(tally.planned, tally.done, width=30))
+    for name, value in (("time", f"{tally.now_s:.1f} s"), *facts(tally)):
+        red = name == "failed" and tally.failed
+        drawn.add_row(name, f"[red]{value}[/]" if red else value)
+    return drawn

@@ -9,14 +9,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import quantiles
 
+import polars as pl
+
+from servescope.analysis.slo import SLO, judged
 from servescope.loadgen.endpoints import Dialect
 from servescope.loadgen.messages import Beat, Ended
 from servescope.loadgen.records import Journal, Record, record_of
+from servescope.traces.provenance import Provenance
 from servescope.traces.status import OK
+from servescope.traces.trace import Trace
 
 FLUSH_S = 0.5  # with the workers' own 0.1 s, less than a second is lost to a kill
 PROGRESS_S = 0.25
 PAUSE_S = 0.002
+JUDGE_EVERY = 4  # flushes
 _RECENT = 2000
 
 
@@ -24,7 +30,8 @@ _RECENT = 2000
 class Tally:
     """How far a replay is: `now_s` from its start; `lag_s`, how late the last call was sent.
 
-    `waiting` calls are due and wait for one of the slots of --max-concurrency.
+    `waiting` calls are due and wait for one of the slots of --max-concurrency. TTFT and TPOT are
+    those of recent answers; of `judged` calls that ended, `met` were within the SLO.
     """
 
     planned: int
@@ -36,7 +43,10 @@ class Tally:
     now_s: float = 0.0
     lag_s: float = 0.0
     ttft_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    gaps_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    tpot_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+
+    judged: int = 0
+    met: int = 0
 
     @staticmethod
     def spread(values: Sequence[float]) -> tuple[float, float] | None:
@@ -47,6 +57,7 @@ class Tally:
         return cuts[49], cuts[98]
 
 
+_LIVE = Provenance(format="run", source="in progress", kind="measured")
 Progress = Callable[[Tally], None]
 
 
@@ -62,6 +73,7 @@ class Conductor:
         *,
         done: bool,
         secrets: Sequence[str] = (),
+        slo: SLO | None = None,
     ) -> None:
         self.tally = Tally(planned)
         self.beats: dict[int, Beat] = {}
@@ -75,6 +87,8 @@ class Conductor:
         self._replicas = replicas
         self._done = done
         self._secrets = secrets
+        self._slo = slo if slo and slo.per == "calls" else None  # programs end too late to show
+        self._unjudged: list[pl.DataFrame] = []
 
     def hear(self, worker: int, message: Ended | Beat) -> None:
         """Take what a worker says."""
@@ -119,7 +133,17 @@ class Conductor:
         """Flush the journal now and then, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_S)
-            self._journal.flush()
+            rows = self._journal.flush()
+            if self._slo and rows is not None:
+                self._unjudged.append(rows)
+                if len(self._unjudged) >= JUDGE_EVERY:
+                    self._judge(self._slo)
+
+    def _judge(self, slo: SLO) -> None:
+        table = judged(Trace.of(pl.concat(self._unjudged), _LIVE), slo)
+        self._unjudged.clear()
+        self.tally.judged += table.height
+        self.tally.met += int(table["met"].sum())
 
     async def keep_showing(self, on_progress: Progress) -> None:
         """Show the tally now and then; a display that fails must not end a measurement."""
@@ -150,4 +174,4 @@ class Conductor:
         if record.first_token_s is not None and record.sent_s is not None:
             self.tally.ttft_s.append(record.first_token_s - record.sent_s)
         if chunks and len(chunks) > 1:
-            self.tally.gaps_s.append((chunks[-1] - chunks[0]) / (len(chunks) - 1))
+            self.tally.tpot_s.append((chunks[-1] - chunks[0]) / (len(chunks) - 1))

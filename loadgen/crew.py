@@ -36,8 +36,12 @@ class Crew:
 
     def __init__(self, count: int) -> None:
         self._members: list[_Member] = []
-        for number in range(count):
-            self._members.append(_Member.start(number))
+        self.grow(count)
+
+    def grow(self, count: int) -> None:
+        """Start more workers, until there are `count`."""
+        while self.size < count:
+            self._members.append(_Member.start(self.size))
 
     async def __aenter__(self) -> Crew:
         return self

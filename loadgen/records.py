@@ -141,11 +141,14 @@ class Journal:
         """Take a row."""
         self._rows.append(record)
 
-    def flush(self) -> None:
-        """Write the rows that came since the last flush."""
-        if self._rows:
-            self._run.append(self.frame(self._rows))
-            self._rows = []
+    def flush(self) -> pl.DataFrame | None:
+        """Write the rows that came since the last flush, and return them; None if none came."""
+        if not self._rows:
+            return None
+        table = self.frame(self._rows)
+        self._run.append(table)
+        self._rows = []
+        return table
 
     def frame(self, rows: Sequence[Record]) -> pl.DataFrame:
         """Return rows as the canonical table of a run."""

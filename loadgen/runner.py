@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from servescope.analysis.slo import SLO
 from servescope.loadgen import experiment as experiments
 from servescope.loadgen import resume as resumption
 from servescope.loadgen import run_info
@@ -30,6 +33,9 @@ from servescope.traces import sent_log
 from servescope.traces.errors import InputError
 from servescope.traces.run import Run, refuse_taken
 
+# What a worker does with stamps right to some percent; more has been measured, and less right.
+TOKENS_A_WORKER = 12_800.0  # a second, each of them a chunk
+STREAMS_A_WORKER = 256  # at a time, where nobody knows how fast they are
 LEAD_S = 0.02  # from the word to the replay's second 0, so that the first call is not late
 
 
@@ -72,7 +78,7 @@ async def _replay(
     on_progress: Progress | None,
 ) -> Run:
     target = Target.of(endpoint)
-    async with Crew(endpoint.workers or 1) as crew:  # they load while the plan is made
+    async with Crew(endpoint.workers or 1) as crew:  # loading while the plan is made
         workload = workload_of(experiment.workload)
         programs: Sequence[Program] = workload.programs
         from_s = 0.0
@@ -80,6 +86,8 @@ async def _replay(
         if stopped_run is not None:
             programs, from_s = resumption.left_of(stopped_run, workload)
             resumed = (*stopped_run.info.resumed_s, from_s)
+        if not endpoint.workers:
+            crew.grow(workers_for(endpoint, workload.token_rate, len(os.sched_getaffinity(0))))
         probed = await probe(target)
         plan = workload.plan()
         info = run_info.begun(
@@ -105,6 +113,7 @@ async def _replay(
             sum(len(program.calls) - len(program.ended) for program in programs),
             done=probed.done,
             secrets=target.secrets,
+            slo=SLO.parse(experiment.slo) if experiment.slo else None,
         )
         setups = _setups(
             target, probed, experiment.seed, workload.block_tokens, run, crew.size, from_s
@@ -214,6 +223,21 @@ def _setups(
         )
         for number in range(workers)
     ]
+
+
+def workers_for(endpoint: EndpointSpec, token_rate: float | None, cores: int) -> int:
+    """Return how many workers to start: so many that none has more than it does well.
+
+    `token_rate` is what the plan asks for, in output tokens a second; None if it is not known. One
+    core is left to the conductor.
+    """
+    together = endpoint.users or endpoint.max_concurrency
+    wanted = 1.0
+    if together and token_rate is None:
+        wanted = together / STREAMS_A_WORKER
+    elif token_rate is not None:
+        wanted = token_rate / TOKENS_A_WORKER
+    return max(1, min(cores - 1, math.ceil(wanted)))
 
 
 def _share(whole: int | None, number: int, workers: int) -> int | None:

@@ -75,6 +75,13 @@ class Workload:
             doubts=(*trace.provenance.doubts, *doubts),
         )
 
+    @property
+    def token_rate(self) -> float | None:
+        """Output tokens a second that the plan asks for; None if all programs begin at once."""
+        span = self.programs[-1].start_s - self.programs[0].start_s
+        tokens = sum(call.output_tokens for call in self.calls())
+        return tokens / span if span > 0 else None
+
     def calls(self) -> Iterator[Call]:
         """Every call, program by program."""
         for program in self.programs:

@@ -164,8 +164,9 @@ def test_a_summary_has_a_row_a_metric_and_null_where_there_is_no_value(
     for rows in ([], [failed("x", 0.0, sent_s=None)]):
         table = metrics.summary(a_run(rows).trace)
         assert table["metric"].to_list() == list(METRICS)
-        assert table["n"].to_list() == [0] * len(METRICS)
-        assert table.select(~pl.selectors.by_name("metric", "n")).null_count().row(0) == (12,) * 5
+        without = table.filter(pl.col("metric") != "client_wait")  # which an unsent call may have
+        assert set(without["n"]) == {0}
+        assert without.select(~pl.selectors.by_name("metric", "n")).null_count().row(0) == (11,) * 5
 
 
 @pytest.mark.parametrize("calls", [1, 2, 10, 99, 100, 101])
