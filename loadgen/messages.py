@@ -14,11 +14,13 @@ _LENGTH = struct.Struct("<I")
 class Setup(msgspec.Struct, kw_only=True):
     """What a worker needs before it can begin; `headers` may hold a key and is never written down.
 
-    `programs` and `sent` are paths: what to send, and the log of what was sent.
+    `board`, `programs` and `sent` are paths: what all workers have in flight, what to send, and
+    the log of what was sent.
     `max_concurrency` and `users` are this worker's part of them.
     """
 
     worker: int
+    workers: int
     urls: list[str]
     backend: str
     model: str
@@ -47,6 +49,7 @@ class Setup(msgspec.Struct, kw_only=True):
     dispatch_params: dict[str, str]
     priority: str
     priority_params: dict[str, str]
+    board: str
     programs: str
     sent: str
 

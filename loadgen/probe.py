@@ -116,7 +116,16 @@ async def _small_call(
     client: Client, target: Target, model: str, refused: tuple[str, ...]
 ) -> _Tried:
     spec = target.spec
-    call = Call("probe", "probe", 0, PROBE_INPUT, PROBE_OUTPUT, prompt_stream="probe")
+    priority = None if spec.priority == "none" else 1
+    call = Call(
+        "probe",
+        "probe",
+        0,
+        PROBE_INPUT,
+        PROBE_OUTPUT,
+        prompt_stream="probe",
+        priority=priority,
+    )
     prompts = Prompts(seed=time.monotonic_ns() % 2**31)  # not in the server's cache yet
     prompt = {"prompt": prompts.prompt, "text": prompts.text}.get(target.dialect.takes)
     ask = Ask(

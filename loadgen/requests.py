@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
+from servescope.loadgen import dispatch as policies
 from servescope.loadgen import endpoints
+from servescope.loadgen.board import Board
 from servescope.loadgen.endpoints import Ask, Dialect
 from servescope.loadgen.messages import Setup
 from servescope.loadgen.program import Call, Program
@@ -26,7 +30,10 @@ class Requests:
         self._prompts = prompts_of(setup)
         self._answers: dict[str, str] = {}
         self._keep_answers = setup.history == "generated"
-        self.late = False
+        self._priority = policies.priority(setup.priority, setup.priority_params)
+        self._dispatch = policies.dispatch(setup.dispatch, setup.dispatch_params, len(setup.urls))
+        self._board = Board(Path(setup.board), setup.workers, len(setup.urls))
+        self.late = self._priority.late
 
     def made(
         self, call: Call, program: Program | None, now_s: float
@@ -34,6 +41,9 @@ class Requests:
         """Return the body of a call's request, and the headers that it has of its own."""
         setup, asked_with = self._setup, self.dialect.takes
         prompt = {"prompt": self._prompts.prompt, "text": self._prompts.text}.get(asked_with)
+        priority = self._priority.of(call, program, now_s)
+        if priority != call.priority:
+            call = msgspec.structs.replace(call, priority=priority)
         ask = Ask(
             call=call,
             model=setup.model,
@@ -52,12 +62,15 @@ class Requests:
         headers = self.dialect.headers(ask) if self.dialect.headers else None
         return _encode(self.dialect.body(ask) | setup.extra_body), headers
 
-    def pick(self, call: Call, now_s: float) -> int:
-        """Return the number of the replica that a call goes to."""
-        return 0
+    def pick(self, call: Call) -> int:
+        """Return the number of the replica that a call goes to, and count it as in flight there."""
+        replica = self._dispatch.pick(call, self._board.replicas())
+        self._board.add(self._setup.worker, replica, 1, call.input_tokens + call.output_tokens)
+        return replica
 
     def landed(self, call: Call, replica: int) -> None:
         """Tell that a call has ended."""
+        self._board.add(self._setup.worker, replica, -1, -call.input_tokens - call.output_tokens)
 
     def answered(self, call: Call, text: str) -> None:
         """Tell what a call was answered that others wait for."""

@@ -17,6 +17,7 @@ from servescope.analysis.slo import SLO
 from servescope.loadgen import experiment as experiments
 from servescope.loadgen import resume as resumption
 from servescope.loadgen import run_info
+from servescope.loadgen.board import Board
 from servescope.loadgen.conductor import Conductor, Progress
 from servescope.loadgen.crew import Crew
 from servescope.loadgen.experiment import EndpointSpec, Experiment
@@ -119,10 +120,12 @@ async def _replay(
             target, probed, experiment.seed, workload.block_tokens, run, crew.size, from_s
         )
         _share_out(programs, setups)
+        board = Path(setups[0].board)
+        Board.create(board, crew.size, len(target.urls))
         host = HostClock()
         stopped = await _conduct(crew, conductor, setups, from_s, on_progress)
-        for setup in setups:
-            Path(setup.programs).unlink()
+        for path in (board, *(Path(setup.programs) for setup in setups)):
+            path.unlink()
     calls = run.trace.collect()
     health = Health.of(
         calls, conductor.beats, conductor.late_s, conductor.uncounted, host.steal_share()
@@ -192,6 +195,7 @@ def _setups(
     return [
         Setup(
             worker=number,
+            workers=workers,
             urls=list(target.urls),
             backend=spec.backend,
             model=probed.model,
@@ -218,6 +222,7 @@ def _setups(
             dispatch_params=spec.dispatch_params,
             priority=spec.priority,
             priority_params=spec.priority_params,
+            board=str(run.path / ".board"),
             programs=str(run.path / f".programs-{number}"),
             sent=str(sent_log.path_of(run.path, number)),
         )

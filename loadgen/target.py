@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from servescope.loadgen import dispatch as policies
 from servescope.loadgen import endpoints
 from servescope.loadgen import experiment as experiments
 from servescope.loadgen.client import Client
@@ -31,6 +32,8 @@ class Target:
         """Check an endpoint and read its key; raises InputError for what cannot be one."""
         experiments.refuse_unwritable(spec.extra_body)
         dialect = endpoints.named(spec.backend)
+        policies.dispatch(spec.dispatch, spec.dispatch_params, len(spec.urls))
+        policies.priority(spec.priority, spec.priority_params)
         bases = tuple(_base_url(url) for url in spec.urls)
         path = _path(spec.path or dialect.path)
         headers, secrets = {}, []

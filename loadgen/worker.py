@@ -187,7 +187,7 @@ class Worker:
             made = self._requests.made(call, self._replay.program_of(call), self._now())
         else:
             self._prepared_bytes -= len(made[0])
-        replica = self._requests.pick(call, self._now())
+        replica = self._requests.pick(call)
         dispatched_s = self._now()
         os.write(self._log, sent_log.ENTRY.pack(call.number, dispatched_s))
         self._sent += 1

@@ -7,9 +7,10 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 from aiohttp import web
@@ -105,6 +106,60 @@ def test_a_run_directory_says_what_was_asked_and_how_it_went(
     assert info.planned_calls == run.plan.height == run.trace.collect().height
     assert info.client["lag_p99_s"] >= 0
     assert not info.interrupted
+
+
+@pytest.fixture
+def two_servers() -> Iterator[list[Faulty]]:
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(Background(serving(Faulty(script=well_behaved)))) for _ in range(2)
+        ]
+
+
+def planned_bodies(server: Faulty) -> list[bytes]:
+    """What a server was asked besides the probe's calls of 16 and 4 tokens."""
+    asked_of = [(body, msgspec.json.decode(body)) for body in server.bodies]
+    return [body for body, a in asked_of if (len(a["prompt"]), a["max_tokens"]) != (16, 4)]
+
+
+def test_replicas_share_the_calls_as_the_policy_says_and_each_row_names_its_own(
+    two_servers: list[Faulty], tmp_path: Path
+) -> None:
+    endpoint = EndpointSpec(
+        base_url=tuple(server.url for server in two_servers), dispatch="session-sticky", workers=2
+    )
+    experiment = msgspec.structs.replace(
+        asked("", duration_s=40.0, time_scale=0.05), endpoint=endpoint
+    )
+    calls = runner.replay(experiment, tmp_path / "run").trace.collect()
+    for server in two_servers:
+        mine = calls.filter((pl.col("replica") == server.url) & pl.col("sent_s").is_not_null())
+        assert mine.height == len(planned_bodies(server)) > 5
+    homes = calls.drop_nulls("replica").group_by("program_id").agg(pl.col("replica").n_unique())
+    assert homes["replica"].max() == 1
+    assert calls["worker"].drop_nulls().n_unique() == 2
+
+
+def test_what_is_sent_does_not_depend_on_the_number_of_workers(
+    two_servers: list[Faulty], tmp_path: Path
+) -> None:
+    """The same plan and the same bytes to the same replicas, from one worker or from three."""
+    sent, digests = [], set()
+    for workers in (1, 2, 3):
+        for server in two_servers:
+            server.bodies.clear()
+        endpoint = EndpointSpec(base_url=tuple(s.url for s in two_servers), workers=workers)
+        experiment = msgspec.structs.replace(
+            asked("", duration_s=40.0, time_scale=0.05), endpoint=endpoint
+        )
+        run = runner.replay(experiment, tmp_path / str(workers))
+        assert (run.trace.collect()["status"] == "ok").all()
+        assert len(run.info.client["workers"]) == workers
+        digests.add(run.info.plan_sha256)
+        sent.append([sorted(planned_bodies(server)) for server in two_servers])
+    assert len(digests) == 1
+    assert sent[0] == sent[1] == sent[2]
+    assert len(sent[0][0]) > 10
 
 
 def test_an_endpoint_that_is_down_leaves_nothing_behind(tmp_path: Path) -> None:

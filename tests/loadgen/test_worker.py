@@ -12,6 +12,7 @@ from aiohttp import web
 from faulty_server import DONE, LAST, TOKEN, Faulty
 
 from servescope.loadgen import endpoints
+from servescope.loadgen.board import Board
 from servescope.loadgen.experiment import EndpointSpec
 from servescope.loadgen.messages import Beat, Ended, Setup, Unpacker
 from servescope.loadgen.program import Call, Program
@@ -53,13 +54,14 @@ def numbered(programs: tuple[Program, ...]) -> list[Program]:
 
 def setup_of(server: Faulty, folder: Path, **options: Any) -> Setup:
     fields: dict[str, Any] = {
-        "worker": 0, "urls": [server.url + "/v1/completions"], "backend": "openai",
+        "worker": 0, "workers": 1, "urls": [server.url + "/v1/completions"], "backend": "openai",
         "model": "tiny", "headers": {}, "secrets": (), "seed": 0, "block_tokens": None,
         "tokenizer": None, "history": "planned", "ignore_eos": True, "min_tokens": False,
         "usage_each": False, "refused": (), "extra_body": {}, "timeout_s": 60.0, "idle_s": 60.0,
         "retries": 0, "reuse": True, "done": False, "max_concurrency": None, "users": None,
         "dispatch": "round-robin", "dispatch_params": {}, "priority": "none",
-        "priority_params": {}, "programs": str(folder / "programs"), "sent": str(folder / "sent"),
+        "priority_params": {}, "board": str(folder / "board"),
+        "programs": str(folder / "programs"), "sent": str(folder / "sent"),
     }  # fmt: skip
     return Setup(**{**fields, **options})
 
@@ -84,6 +86,7 @@ async def worked(
     plan = numbered(programs)
     calls = [call for one in plan for call in one.calls]
     write_programs(folder / "programs", iter(plan))
+    Board.create(folder / "board", 1, 1)
     setup, heard = setup_of(server, folder, **options), Heard()
     log = os.open(sent_log.path_of(folder, 0), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     target = Target.of(EndpointSpec(base_url=server.url, timeout_s=setup.timeout_s))
