@@ -18,6 +18,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from servescope.analysis.arrivals import PROCESSES
 from servescope.analysis.metrics import METRICS
 from servescope.cli.main import app
 from servescope.engine import SYSTEMS, gpus, models
@@ -163,7 +164,7 @@ def entry_point_groups() -> set[str]:
 
 
 def test_the_groups_of_entry_points_are_those_that_are_known_here() -> None:
-    points = {"formats", "systems", "endpoints", "sections"}
+    points = {"arrivals", "formats", "systems", "endpoints", "sections"}
     assert entry_point_groups() == {f"servescope.{point}" for point in points}
 
 
@@ -181,7 +182,8 @@ def test_every_plug_in_point_is_in_the_table_and_has_a_page_with_its_entry_point
 @pytest.mark.parametrize(
     ("page", "known"),
     [
-        ("explanation/design.md", {*FORMATS, *SYSTEMS, *endpoints.BUILT_IN, *SECTIONS}),
+        ("explanation/design.md", {*FORMATS, *SYSTEMS, *endpoints.BUILT_IN, *SECTIONS, *PROCESSES}),
+        ("reference/arrivals.md", set(PROCESSES)),
         ("how-to/replay-a-trace.md", set(endpoints.BUILT_IN)),
         ("how-to/add-a-report-section.md", set(SECTIONS)),
         ("reference/formats/index.md", {*FORMATS, *BUNDLED}),
