@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from servescope.cli import analyze, compare, demo, replay, report, serve, simulate, traces
+from servescope.cli import (
+    analyze,
+    calibrate,
+    compare,
+    demo,
+    replay,
+    report,
+    serve,
+    simulate,
+    traces,
+)
 
 app = typer.Typer(
     name="servescope",
@@ -46,6 +56,7 @@ app.command("demo")(demo.demo)
 app.add_typer(traces.app, name="traces")
 app.command("analyze")(analyze.analyze)
 app.command("replay")(replay.replay)
+app.command("calibrate")(calibrate.calibrate)
 app.command("simulate")(simulate.simulate)
 app.command("serve")(serve.serve)
 app.command("report")(report.report)

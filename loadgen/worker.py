@@ -28,6 +28,7 @@ import msgspec
 from servescope.loadgen import answer as answers
 from servescope.loadgen.alarm import Alarm
 from servescope.loadgen.client import Client, Exchange
+from servescope.loadgen.loops import loop_factory
 from servescope.loadgen.messages import (
     Beat,
     Ended,
@@ -447,16 +448,6 @@ def _exactly(link: socket.socket, size: int) -> bytes:
             os._exit(1)
         data += more
     return data
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's maker of event loops, or None where it is not installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 if __name__ == "__main__":
