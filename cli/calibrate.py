@@ -11,7 +11,7 @@ from servescope.cli import console
 from servescope.cli.options import Json
 
 if TYPE_CHECKING:
-    from servescope.loadgen.calibrate import Calibration
+    from servescope.loadgen.calibration import Calibration
 
 
 def calibrate(
@@ -28,10 +28,11 @@ def calibrate(
 
     Example:  servescope calibrate --workers 2
     """
-    from servescope.loadgen import calibrate as calibration
+    from servescope.loadgen import calibration
+    from servescope.loadgen.calibrate import calibrate as measured
 
     with console.working("calibrating"):
-        found = calibration.calibrate(
+        found = measured(
             workers,
             seconds,
             lambda step: console.say(
@@ -68,7 +69,7 @@ def _show(found: Calibration) -> None:
     console.table(headings, rows)
     console.out.print(
         f"Unpaced: {found.unpaced_rps:,.0f} calls/s, {found.unpaced_token_rate:,.0f} tokens/s"
-        " of one worker."
+        " of one worker, answers coming whole."
     )
     good = found.sustained
     workers = "1 worker" if found.workers == 1 else f"{found.workers} workers"

@@ -105,21 +105,21 @@ class NullServer:
             self._alarm.set(self._due[0][0])
 
     def _ring(self) -> None:
-        """Write every token that is due: one a stream, so that unpaced streams take turns."""
-        newest, now = self._pushed, time.monotonic()
-        while self._due and self._due[0][0] <= now and self._due[0][1] < newest:
+        """Write every token that is due; without a pace, a whole answer at once."""
+        now = time.monotonic()
+        while self._due and self._due[0][0] <= now:
             due_s, _, answer = heapq.heappop(self._due)
             transport = answer.connection.transport
             if transport is None or transport.is_closing():
                 continue
-            answer.left -= 1
-            answer.served.sent_s.append(time.monotonic())
+            count = 1 if self._tbt_s > 0 else answer.left
+            answer.left -= count
+            answer.served.sent_s += [time.monotonic()] * count
             if answer.left:
                 transport.write(answer.token)
                 self._push(due_s + self._tbt_s, answer)
             else:
-                transport.write(answer.last)
-                transport.write(answer.end)
+                transport.write(answer.token * (count - 1) + answer.last + answer.end)
         self._wait()
 
 

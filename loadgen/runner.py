@@ -14,10 +14,11 @@ from pathlib import Path
 import msgspec
 
 from servescope.analysis.slo import SLO
+from servescope.loadgen import calibration, run_info
 from servescope.loadgen import experiment as experiments
 from servescope.loadgen import resume as resumption
-from servescope.loadgen import run_info
 from servescope.loadgen.board import Board
+from servescope.loadgen.calibration import Calibration
 from servescope.loadgen.conductor import Conductor, Progress
 from servescope.loadgen.crew import Crew
 from servescope.loadgen.experiment import EndpointSpec, Experiment
@@ -80,6 +81,7 @@ async def _replay(
     on_progress: Progress | None,
 ) -> Run:
     target = Target.of(endpoint)
+    calibrated = calibration.kept(calibration.place())
     async with Crew(endpoint.workers or 1) as crew:  # loading while the plan is made
         workload = workload_of(experiment.workload)
         programs: Sequence[Program] = workload.programs
@@ -89,7 +91,7 @@ async def _replay(
             programs, from_s = resumption.left_of(stopped_run, workload)
             resumed = (*stopped_run.info.resumed_s, from_s)
         if not endpoint.workers:
-            crew.grow(workers_for(endpoint, workload.token_rate, len(os.sched_getaffinity(0))))
+            crew.grow(workers_for(endpoint, workload.token_rate, calibrated))
         probed = await probe(target)
         plan = workload.plan()
         info = run_info.begun(
@@ -132,7 +134,12 @@ async def _replay(
         calls, conductor.beats, conductor.late_s, conductor.uncounted, host.steal_share()
     )
     validity, doubts = judge(
-        calls, run.plan, health, interrupted=bool(stopped), resumed=bool(resumed)
+        calls,
+        run.plan,
+        health,
+        interrupted=bool(stopped),
+        resumed=bool(resumed),
+        calibration=calibrated,
     )
     run.seal(
         msgspec.structs.replace(
@@ -231,19 +238,29 @@ def _setups(
     ]
 
 
-def workers_for(endpoint: EndpointSpec, token_rate: float | None, cores: int) -> int:
+def workers_for(
+    endpoint: EndpointSpec, token_rate: float | None, calibrated: Calibration | None
+) -> int:
     """Return how many workers to start: so many that none has more than it does well.
 
     `token_rate` is what the plan asks for, in output tokens a second; None if it is not known. One
     core is left to the conductor.
     """
     together = endpoint.users or endpoint.max_concurrency
+    good = calibrated.sustained if calibrated else None
+    each = good.token_rate / calibrated.workers if calibrated and good else TOKENS_A_WORKER
     wanted = 1.0
-    if together and token_rate is None:
+    if token_rate is not None:
+        wanted = token_rate / each
+    elif together:
         wanted = together / STREAMS_A_WORKER
-    elif token_rate is not None:
-        wanted = token_rate / TOKENS_A_WORKER
-    return max(1, min(cores - 1, math.ceil(wanted)))
+    return max(1, min(_cores() - 1, math.ceil(wanted)))
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _share(whole: int | None, number: int, workers: int) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from servescope.loadgen.calibration import Calibration
 from servescope.loadgen.health import Arrivals, Health
 from servescope.traces.run import Validity
 from servescope.traces.status import NOT_SENT, OK
@@ -46,6 +47,7 @@ def judge(
     *,
     interrupted: bool,
     resumed: bool = False,
+    calibration: Calibration | None = None,
 ) -> tuple[Validity, tuple[str, ...]]:
     """Return whether a run is valid, suspect or invalid, and every doubt with its mend."""
     doubts = Doubts()
@@ -55,6 +57,8 @@ def judge(
             "invalid",
         )
     _judge_client(doubts, health, calls)
+    if calibration is not None:
+        _judge_load(doubts, health, calibration)
     if health.arrivals:
         _judge_arrivals(doubts, health.arrivals)
     _judge_tokens(doubts, calls, plan, health)
@@ -135,6 +139,23 @@ def _judge_client(doubts: Doubts, health: Health, calls: pl.DataFrame) -> None:
         doubts.say(
             f"Other guests of this host took {health.steal_share:.0%} of its processors: what"
             " looks like the server may be they; repeat the run.",
+            "suspect",
+        )
+
+
+def _judge_load(doubts: Doubts, health: Health, calibration: Calibration) -> None:
+    """Compare the load of a worker with what this machine was measured to do well."""
+    good = calibration.sustained
+    if health.tokens_per_s is None or good is None:
+        return
+    load, limit = health.tokens_per_s / max(1, len(health.workers)), good.token_rate
+    limit /= calibration.workers
+    if load > limit:
+        error = calibration.error_at(load * calibration.workers)
+        doubts.say(
+            f"Each worker took {load:,.0f} tokens/s; this machine was calibrated to do"
+            f" {limit:,.0f} well, and its tails are {error:.0%} off at such a rate: give the client"
+            " more workers.",
             "suspect",
         )
 
