@@ -15,7 +15,7 @@ from servescope.analysis.metrics import METRICS
 from servescope.analysis.slo import SLO, judged
 from servescope.traces.errors import InputError
 from servescope.traces.run import Run
-from servescope.traces.status import CANCELLED, NOT_SENT
+from servescope.traces.status import CANCELLED, LOST, NOT_SENT
 
 Verdict = Literal["better", "worse", "indistinguishable", "unknown"]
 
@@ -107,7 +107,7 @@ def compare(a: Run, b: Run, slo: SLO | None = None, *, seed: int = 0) -> Compari
     failed = _share_difference([_failures(run) for run in arms], owners, counts)
     by_slo = None
     if slo:
-        met = _share_difference([judged(run.trace, slo) for run in arms], owners, counts)
+        met = _share_difference([judged(run.measured, slo) for run in arms], owners, counts)
         by_slo = SLODifference(slo, *met)
     rows = tuple(_differences(arms, owners, counts))
     return Comparison(
@@ -144,13 +144,13 @@ def _paired(arms: tuple[Run, Run]) -> tuple[pl.DataFrame, int, int]:
     for blocks. The last number counts the programs that are left out.
     """
     a, b = (
-        metrics.of_calls(run.trace).select("program_id", "call_id", "due_s", "status")
+        metrics.of_calls(run.measured).select("program_id", "call_id", "due_s", "status")
         for run in arms
     )
     both = pl.concat((a, b))
     alone = pl.concat((a.join(b, on="call_id", how="anti"), b.join(a, on="call_id", how="anti")))
     # what the user stopped, in flight or before it was due, is no failure of the server
-    stopped = (pl.col("status") == CANCELLED) | (
+    stopped = pl.col("status").is_in((CANCELLED, LOST)) | (
         (pl.col("status") == NOT_SENT) & pl.col("due_s").is_null()
     )
     cut = pl.concat((alone, both.filter(stopped)))
@@ -171,12 +171,12 @@ def _paired(arms: tuple[Run, Run]) -> tuple[pl.DataFrame, int, int]:
 
 def _failures(run: Run) -> pl.DataFrame:
     """Return one row a program: whether any of its calls failed."""
-    return metrics.of_programs(run.trace).select("program_id", met=pl.col("failed") > 0)
+    return metrics.of_programs(run.measured).select("program_id", met=pl.col("failed") > 0)
 
 
 def _cached_share(run: Run) -> float:
     """Return the share of prompt tokens that the server took from its cache, as far as it says."""
-    calls = run.trace.collect()
+    calls = run.measured.collect()
     return int(calls["cached_tokens"].sum()) / max(1, int(calls["input_tokens"].sum()))
 
 
@@ -251,7 +251,7 @@ def _differences(
     arms: tuple[Run, Run], owners: pl.DataFrame, counts: Counts | None
 ) -> Iterable[Difference]:
     samples = {
-        metric: [_Sample.of(metrics.values(run.trace, metric), "value", owners) for run in arms]
+        metric: [_Sample.of(metrics.values(run.measured, metric), "value", owners) for run in arms]
         for metric in dict.fromkeys(metric for metric, _ in STATISTICS)
     }
     for metric, statistic in STATISTICS:

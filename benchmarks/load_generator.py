@@ -65,7 +65,9 @@ def truth_of(path: Path, tokens: int) -> list[tuple[int, np.ndarray]]:
         assert words[place] == MAGIC
         count = int(words[place + 9])
         if count == tokens:
-            found.append((int(words[place + 4]), words[place + 10 : place + 10 + count].astype("i8")))
+            found.append(
+                (int(words[place + 4]), words[place + 10 : place + 10 + count].astype("i8"))
+            )
         place += 10 + count
     return found
 

@@ -52,6 +52,14 @@ Slo = Annotated[
         "--slo", "--goodput", help="What every call must meet, e.g. 'ttft<2s,stall<100ms'."
     ),
 ]
+Warmup = Annotated[
+    float,
+    typer.Option(
+        "--warmup",
+        min=0,
+        help="Leave the programs that begin in the first so many seconds out of every number.",
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Run directory to make; never overwritten.")
 ]

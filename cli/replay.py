@@ -21,6 +21,7 @@ from servescope.cli.options import (
     Start,
     TimeScale,
     TraceOrExperiment,
+    Warmup,
     alone,
     checked,
     from_file,
@@ -97,6 +98,7 @@ def replay(
     sessions: Sessions = "auto",
     seed: Seed = 0,
     slo: Slo = None,
+    warmup: Warmup = 0.0,
     max_concurrency: Annotated[
         int | None,
         typer.Option(
@@ -261,6 +263,7 @@ def replay(
             ),
             seed=seed,
             slo=slo,
+            warmup_s=warmup,
         )
     read_slo(experiment.slo)  # a mistake in it should not wait for the end of the replay
     with console.progress(f"replaying {trace}", quiet=quiet) as show:

@@ -26,6 +26,7 @@ from servescope.cli.options import (
     System,
     TimeScale,
     TraceOrExperiment,
+    Warmup,
     checked,
     from_file,
     run_directory,
@@ -53,6 +54,7 @@ def simulate(
     sessions: Sessions = "auto",
     seed: Seed = 0,
     slo: Slo = None,
+    warmup: Warmup = 0.0,
     as_json: Json = False,
 ) -> None:
     """Run a trace on the embedded engine in virtual time: hundreds of times faster than real time.
@@ -74,6 +76,7 @@ def simulate(
             ),
             seed=seed,
             slo=slo,
+            warmup_s=warmup,
         )
     read_slo(experiment.slo)
     run = virtual.simulate(experiment, run_directory(out, experiment.name))

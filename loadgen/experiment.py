@@ -77,7 +77,10 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A workload sent to an endpoint (real time) or given to the embedded engine (virtual time)."""
+    """A workload sent to an endpoint (real time) or given to the embedded engine (virtual time).
+
+    Programs that begin before `warmup_s` are sent like all others and left out of every number.
+    """
 
     name: Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+$")]
     workload: WorkloadSpec
@@ -85,6 +88,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     engine: EngineSpec | None = None
     seed: Annotated[int, Meta(ge=0, lt=2**62)] = 0
     slo: str | None = None
+    warmup_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
 
 
 SECRET = re.compile(r"api.?key|secret|passw|authori[sz]ation|bearer|(access|auth).?token", re.I)

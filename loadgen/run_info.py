@@ -36,6 +36,7 @@ def begun(
         started=_now(),
         seed=experiment.seed,
         slo=experiment.slo,
+        warmup_s=experiment.warmup_s,
         plan_sha256=digest(plan, experiment.seed, workload.block_tokens),
         planned_calls=plan.height,
         trace=msgspec.to_builtins(workload.provenance),

@@ -83,7 +83,12 @@ async def _replay(
     target = Target.of(endpoint)
     calibrated = calibration.kept(calibration.place())
     async with Crew(endpoint.workers or 1) as crew:  # loading while the plan is made
-        workload = workload_of(experiment.workload)
+        wanted, until_s = experiment.workload, None
+        if endpoint.users and wanted.duration_s is not None:
+            # in a closed loop the trace's own moments do not count: the replay lasts that long
+            until_s = wanted.duration_s
+            wanted = msgspec.structs.replace(wanted, duration_s=None)
+        workload = workload_of(wanted)
         programs: Sequence[Program] = workload.programs
         from_s = 0.0
         resumed: tuple[float, ...] = ()
@@ -120,7 +125,7 @@ async def _replay(
             slo=SLO.parse(experiment.slo) if experiment.slo else None,
         )
         setups = _setups(
-            target, probed, experiment.seed, workload.block_tokens, run, crew.size, from_s
+            target, probed, experiment.seed, workload.block_tokens, run, crew.size, from_s, until_s
         )
         _share_out(programs, setups)
         board = Path(setups[0].board)
@@ -198,6 +203,7 @@ def _setups(
     run: Run,
     workers: int,
     from_s: float,
+    until_s: float | None,
 ) -> list[Setup]:
     spec = target.spec
     return [
@@ -226,6 +232,7 @@ def _setups(
             max_concurrency=_share(spec.max_concurrency, number, workers),
             users=_share(spec.users, number, workers),
             from_s=from_s,
+            until_s=until_s,
             dispatch=spec.dispatch,
             dispatch_params=spec.dispatch_params,
             priority=spec.priority,

@@ -19,7 +19,7 @@ def story_of(runs: list[Run], slo: SLO | None = None) -> Story:
     if not 1 <= len(runs) <= 2:
         raise InputError(f"A report tells of one run or two, not {len(runs)}.", "Name one or two.")
     for run in runs:
-        if run.trace.collect().is_empty():
+        if run.measured.collect().is_empty():
             raise InputError(
                 f"{run.path} holds no call that has ended.", "Replay again and let it run longer."
             )

@@ -42,17 +42,17 @@ class Story:
     @cached_property
     def calls(self) -> dict[str, pl.DataFrame]:
         """Per-call metrics of each run, by name."""
-        return {name: metrics.of_calls(run.trace) for name, run in self.named.items()}
+        return {name: metrics.of_calls(run.measured) for name, run in self.named.items()}
 
     @cached_property
     def summaries(self) -> dict[str, pl.DataFrame]:
         """Distribution of every metric of each run, by name."""
-        return {name: metrics.summary(run.trace) for name, run in self.named.items()}
+        return {name: metrics.summary(run.measured) for name, run in self.named.items()}
 
     def values(self, metric: str) -> dict[str, pl.Series]:
         """Values of a metric in each run that has any, by name."""
         found = {
-            name: metrics.values(run.trace, metric)["value"] for name, run in self.named.items()
+            name: metrics.values(run.measured, metric)["value"] for name, run in self.named.items()
         }
         return {name: series for name, series in found.items() if len(series)}
 
@@ -74,10 +74,10 @@ def verdict(story: Story) -> Section:
             text = f"{name}: the numbers are {validity}; the doubts below say why."
             notes.append(Note("doubt", text, validity.upper()))
     if not story.comparison:
-        through = metrics.throughput(story.runs[0].trace)
+        through = metrics.throughput(story.runs[0].measured)
         text = f"{through.calls - through.failed} of {through.calls} calls served"
         if story.slo:
-            met = attainment(story.runs[0].trace, story.slo)
+            met = attainment(story.runs[0].measured, story.slo)
             text += f", {met.share:.1%} of {met.per} within {story.slo}"
         notes.append(Note("verdict", f"{text}."))
     said = story.comparison.doubts if story.comparison else tuple(story.runs[0].info.doubts)
@@ -132,8 +132,8 @@ def service(story: Story) -> Section:
     """Show throughput, failures, SLO attainment and goodput."""
     rows: list[dict[str, Cell]] = []
     for name, run in story.named.items():
-        through = metrics.throughput(run.trace)
-        met = attainment(run.trace, story.slo) if story.slo else None
+        through = metrics.throughput(run.measured)
+        met = attainment(run.measured, story.slo) if story.slo else None
         rows.append(
             {
                 "run": name,
@@ -221,7 +221,7 @@ def pictures(story: Story) -> Section:
 def workload(story: Story) -> Section:
     """Say what traffic it was."""
     run = story.runs[0]
-    described = describe(run.trace)
+    described = describe(run.measured)
     asked = (run.path / "experiment.toml").read_text()
     rows: list[dict[str, Cell]] = [
         {"what": "calls planned", "value": run.info.planned_calls},

@@ -50,6 +50,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     seed: int
     slo: str | None = None
+    warmup_s: float = 0.0
     ended: str | None = None
     interrupted: bool = False
     duration_s: float | None = None
@@ -130,6 +131,15 @@ class Run:
         provenance = Provenance(format="run", source=str(self.path), kind="measured")
         frame = self._sealed() if (self.path / "calls.parquet").exists() else self._so_far()
         return Trace.of(frame.sort("due_s", "call_id", nulls_last=True), provenance)
+
+    @property
+    def measured(self) -> Trace:
+        """What counts of the run: its trace without the programs that began in the warm-up."""
+        if not self.info.warmup_s:
+            return self.trace
+        frame = self.trace.frame
+        begun = pl.col("due_s").min().over(pl.coalesce("program_id", "call_id"))
+        return Trace.of(frame.filter(begun >= self.info.warmup_s), self.trace.provenance)
 
     @property
     def segments(self) -> list[Path]:

@@ -236,3 +236,16 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     taken.write_text("")
     with pytest.raises(OutputFailed, match="cannot be written: Not a directory"):
         a_run(taken / "run")
+
+
+def test_programs_that_begin_in_the_warm_up_do_not_count(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"call_id": "a", "program_id": "p", "due_s": 1.0},
+        {"call_id": "b", "program_id": "q", "due_s": 4.0},
+        {"call_id": "c", "program_id": "p", "due_s": 9.0},  # of a program that began before
+        {"call_id": "d", "program_id": None, "due_s": 5.0},
+    ]
+    run = a_run(tmp_path / "r", rows)
+    run.write_info(msgspec.structs.replace(INFO, warmup_s=4.0))
+    assert run.measured.collect()["call_id"].to_list() == ["b", "d"]
+    assert run.trace.collect().height == 4
