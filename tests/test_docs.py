@@ -24,11 +24,12 @@ from servescope.cli.main import app
 from servescope.engine import SYSTEMS, gpus, models
 from servescope.engine.systems import make_system
 from servescope.loadgen import endpoints, validity
+from servescope.loadgen.dispatch import DISPATCH, PRIORITY
 from servescope.loadgen.experiment import Experiment, WorkloadSpec
+from servescope.loadgen.health import Health
 from servescope.loadgen.probe import Probe
 from servescope.loadgen.records import Record
 from servescope.loadgen.runner import workload_of
-from servescope.loadgen.validity import Health
 from servescope.reports.sections import SECTIONS
 from servescope.traces import BUNDLED, RunInfo
 from servescope.traces.formats import BUILT_IN as FORMATS
@@ -164,7 +165,9 @@ def entry_point_groups() -> set[str]:
 
 
 def test_the_groups_of_entry_points_are_those_that_are_known_here() -> None:
-    points = {"arrivals", "formats", "systems", "endpoints", "sections"}
+    points = {
+        "arrivals", "dispatch", "endpoints", "formats", "priority", "sections", "systems",
+    }  # fmt: skip
     assert entry_point_groups() == {f"servescope.{point}" for point in points}
 
 
@@ -182,8 +185,12 @@ def test_every_plug_in_point_is_in_the_table_and_has_a_page_with_its_entry_point
 @pytest.mark.parametrize(
     ("page", "known"),
     [
-        ("explanation/design.md", {*FORMATS, *SYSTEMS, *endpoints.BUILT_IN, *SECTIONS, *PROCESSES}),
+        (
+            "explanation/design.md",
+            {*FORMATS, *SYSTEMS, *endpoints.BUILT_IN, *SECTIONS, *PROCESSES, *DISPATCH, *PRIORITY},
+        ),
         ("reference/arrivals.md", set(PROCESSES)),
+        ("reference/dispatch.md", {*DISPATCH, *PRIORITY}),
         ("how-to/replay-a-trace.md", set(endpoints.BUILT_IN)),
         ("how-to/add-a-report-section.md", set(SECTIONS)),
         ("reference/formats/index.md", {*FORMATS, *BUNDLED}),
@@ -212,7 +219,9 @@ def test_every_field_of_a_run_is_listed() -> None:
 def test_every_key_of_an_experiment_is_listed_in_its_table() -> None:
     head, *tables = re.split(r"^## ", text_of("reference/experiment.md"), flags=re.MULTILINE)
     listed = {
-        table.splitlines()[0].strip("`[] "): set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+        table.splitlines()[0].strip("`[] "): set(
+            re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| ([^|]+)\|", table, re.MULTILINE)))
+        )
         for table in tables
     }
     keys = {"Top": set(Experiment.__struct_fields__)}
