@@ -25,7 +25,7 @@ class Ask:
 
     call: Call
     model: str
-    prompt: list[int] | str | None = None
+    prompt: list[int] | msgspec.Raw | str | None = None
     messages: list[dict[str, Any]] | None = None
     ignore_eos: bool = True
     min_tokens: bool = True

@@ -47,7 +47,7 @@ def test_the_same_seed_makes_the_same_prompt_and_another_seed_another() -> None:
 
 def test_a_prompt_does_not_change_between_releases() -> None:
     """Plans are promised byte for byte: these ids change only with a note in the changelog."""
-    assert Prompts(0).token_ids(call(5)).tolist() == [353, 717, 358, 648, 329]
+    assert Prompts(0).token_ids(call(5)).tolist() == [761, 957, 790, 912, 905]
 
 
 def test_equal_blocks_make_equal_tokens_wherever_they_stand() -> None:
@@ -129,7 +129,7 @@ def test_real_messages_are_sent_as_they_are() -> None:
 
 
 def test_without_a_real_text_a_completions_endpoint_is_asked_ids() -> None:
-    assert Prompts(0).prompt(call(5)) == [353, 717, 358, 648, 329]
+    assert Prompts(0).prompt(call(5)) == [761, 957, 790, 912, 905]
 
 
 @pytest.mark.parametrize("messages", ["Why?", {"role": "user"}, [1], 3])
@@ -439,3 +439,14 @@ async def test_llama_cpp_counts_the_tokens_that_were_planned(
         for prompt in (prompts.text(each), prompts.prompt(each)):
             said = await asked(llama_url, "/v1/completions", prompt=prompt, max_tokens=1)
             assert said["usage"]["prompt_tokens"] == each.input_tokens
+
+
+@given(tokens=st.integers(1, 3000), seed=st.integers(0, 100))
+def test_ids_as_json_are_the_same_ids(tokens: int, seed: int) -> None:
+    made, call = Prompts(seed), Call("c", "p", 0, tokens, 1, prompt_stream="s")
+    assert msgspec.json.decode(msgspec.json.encode(made.prompt_json(call))) == made.prompt(call)
+
+
+def test_a_real_text_is_no_list_of_ids() -> None:
+    call = Call("c", "p", 0, 3, 1, text="what it said")
+    assert Prompts(0).prompt_json(call) == "what it said"
