@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
@@ -114,6 +113,8 @@ def around(estimate: float, resampled: Floats, level: float = 0.95) -> Interval 
     what few units make too narrow (Hesterberg 2015, section 3.2). `resampled` is of the counts of
     `resampled_counts`; None where it is not finite throughout.
     """
+    from scipy import stats  # takes a third of a second to load, and only intervals need it
+
     if not np.isfinite(estimate) or not np.isfinite(resampled).all():
         return None
     reach = 0.0

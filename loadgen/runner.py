@@ -88,17 +88,23 @@ async def _replay(
             # in a closed loop the trace's own moments do not count: the replay lasts that long
             until_s = wanted.duration_s
             wanted = msgspec.structs.replace(wanted, duration_s=None)
-        workload = workload_of(wanted)
-        programs: Sequence[Program] = workload.programs
-        from_s = 0.0
-        resumed: tuple[float, ...] = ()
-        if stopped_run is not None:
-            programs, from_s = resumption.left_of(stopped_run, workload)
-            resumed = (*stopped_run.info.resumed_s, from_s)
+        # the endpoint is probed while the trace is read
+        probing = asyncio.ensure_future(probe(target))
+        programs: Sequence[Program]
+        from_s, resumed = 0.0, tuple[float, ...]()
+        try:
+            workload = await asyncio.to_thread(workload_of, wanted)
+            programs = workload.programs
+            if stopped_run is not None:
+                programs, from_s = resumption.left_of(stopped_run, workload)
+                resumed = (*stopped_run.info.resumed_s, from_s)
+        except BaseException:
+            probing.cancel()
+            raise
         if not endpoint.workers:
             crew.grow(workers_for(endpoint, workload.token_rate, calibrated))
-        probed = await probe(target)
         plan = workload.plan()
+        probed = await probing
         info = run_info.begun(
             experiment, workload, plan, clock="real", system=experiment.name, model=probed.model
         )
