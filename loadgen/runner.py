@@ -100,6 +100,7 @@ async def _replay(
                 resumed = (*stopped_run.info.resumed_s, from_s)
         except BaseException:
             probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
             raise
         if not endpoint.workers:
             crew.grow(workers_for(endpoint, workload.token_rate, calibrated))
