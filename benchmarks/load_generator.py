@@ -11,22 +11,20 @@ beside what the server did. Server and client are pinned to one core each, the r
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from servescope.traces import Run
 
@@ -42,7 +40,7 @@ def built(folder: Path, work: Path) -> Path:
 
 
 @contextmanager
-def mock(binary: Path, truth: Path, *options: str):
+def mock(binary: Path, truth: Path, *options: str) -> Iterator[int]:
     """Run the mock server on a free port; its log is written when the context ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

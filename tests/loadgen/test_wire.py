@@ -23,7 +23,8 @@ def chunk(data: bytes) -> bytes:
 @asynccontextmanager
 async def raw_server(script: Script) -> AsyncIterator[str]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError):
+        # a task that is cancelled here would be logged as an error by asyncio's streams
+        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             await script(reader, writer)
         writer.close()
 
