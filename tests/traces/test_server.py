@@ -154,8 +154,8 @@ def test_llama_cpp_counts_cached_tokens_beside_the_processed_ones() -> None:
     assert live(said) == {"prefix_hits": 15.0, "prefix_queries": 32.0}
 
 
-def test_what_is_not_a_number_is_not_known() -> None:
-    assert live({("vllm:num_requests_running", ""): float("nan")}) == {}
+def test_what_is_not_said_is_not_known() -> None:
+    assert live({("vllm:num_requests_running", ""): None}) == {}
     assert live({("other:thing", ""): 1.0}) == {}
 
 
