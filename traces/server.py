@@ -120,14 +120,14 @@ KNOWN_NAMES = frozenset(
 _PART_OF_ANOTHER = re.compile(r"(?:^|,)priority=[^,]")
 
 
-def live(series: Mapping[tuple[str, str], float]) -> dict[str, float]:
+def live(series: Mapping[tuple[str, str], float | None]) -> dict[str, float]:
     """Return the known quantities that a server's series say, by (name, labels) as in the table.
 
     What the server does not say is left out.
     """
     said: dict[str, list[float]] = {}
     for (name, labels), value in series.items():
-        if name in KNOWN_NAMES and value == value and not _PART_OF_ANOTHER.search(labels):
+        if value is not None and name in KNOWN_NAMES and not _PART_OF_ANOTHER.search(labels):
             said.setdefault(name, []).append(value)
     found: dict[str, float] = {}
     for quantity, (how, names) in KNOWN.items():
