@@ -143,7 +143,9 @@ class Client:
             if response.status != 200:
                 exchange.status = f"http_{response.status}"
                 exchange.error = exchange.body[:_SAID].decode(errors="replace")
-                exchange.retry_after_s = _seconds(response.headers.get("Retry-After"))
+                if asked := response.headers.get("Retry-After"):
+                    exchange.error = f"{exchange.error} (Retry-After: {asked[:40]})"
+                    exchange.retry_after_s = _seconds(asked)
 
     def sweep(self) -> None:
         """End every response of which nothing was heard for the idle time; call it now and then."""
@@ -169,9 +171,9 @@ class Client:
             return response.status, exchange.body
 
 
-def _seconds(text: str | None) -> float | None:
+def _seconds(text: str) -> float | None:
     """Read a Retry-After of seconds; a date there is passed over."""
     try:
-        return max(0.0, float(text)) if text else None
+        return max(0.0, float(text))
     except ValueError:
         return None

@@ -106,9 +106,6 @@ def record_of(
     answer = read(dialect, blocks, stamps, done=done)
     if ended.status is None:
         record.status, record.error = answer.status, answer.error
-    if record.error:
-        for secret in secrets:
-            record.error = record.error.replace(secret, "***")
     if answer.chunk_s:
         record.first_token_s, record.last_token_s = answer.chunk_s[0], answer.chunk_s[-1]
     record.first_answer_s = answer.first_answer_s
@@ -120,6 +117,10 @@ def record_of(
     record.reasoning_tokens = answer.reasoning_tokens
     record.response_id = answer.id
     record.finish_reason = answer.finish
+    for name in ("error", "response_id", "finish_reason"):  # all that a server puts into words
+        for secret in secrets:
+            said = getattr(record, name)
+            setattr(record, name, said and said.replace(secret, "***"))
     return record, answer
 
 

@@ -68,7 +68,7 @@ def with_fault(
         ("reset before", "reset", "reset by peer|disconnected"),
         ("reset in the stream", "reset", "not completed|reset by peer|Connection"),
         ("http_400", "http_400", "planted"),
-        ("http_429", "http_429", "slow down"),
+        ("http_429", "http_429", r"slow down \(Retry-After: 0\)"),
         ("http_503", "http_503", "planted"),
         ("stalled", "stalled", "no byte for 0.6 s"),
         ("silent", "stalled", "no byte for 0.6 s"),
