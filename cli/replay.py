@@ -179,6 +179,15 @@ def replay(
             rich_help_panel=HOW,
         ),
     ] = "planned",
+    scrape: Annotated[
+        float,
+        typer.Option(
+            "--scrape",
+            min=0,
+            help="Read the servers' /metrics every so many seconds; 0 does not.",
+            rich_help_panel=WHERE,
+        ),
+    ] = 1.0,
     extra_body: Annotated[
         str | None,
         typer.Option(
@@ -250,6 +259,7 @@ def replay(
                 ignore_eos=ignore_eos,
                 min_tokens=min_tokens,
                 usage_each=usage_each,
+                scrape_s=scrape,
                 extra_body=_object(extra_body),
                 tokenizer=tokenizer,
                 history=history,

@@ -6,11 +6,12 @@ A few numbers in a file that all map into memory; each cell has one writer, so n
 from __future__ import annotations
 
 import mmap
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from servescope.loadgen.dispatch import Replica
+from servescope.loadgen.dispatch import Replica, freeness
 
 
 class Board:
@@ -44,6 +45,7 @@ class Board:
         self._calls[worker, replica] += calls
         self._tokens[worker, replica] += tokens
 
-    def tell(self, replica: int, freeness: float) -> None:
-        """Say how free a replica is."""
-        self._freeness[replica] = freeness
+    def tell(self, replica: int, said: Mapping[str, float]) -> None:
+        """Say how free a replica is, by what it says itself; unknown if it says too little."""
+        known = {name: said[name] for name in ("running", "waiting", "kv_usage") if name in said}
+        self._freeness[replica] = freeness(**known) if len(known) == 3 else np.nan

@@ -51,7 +51,7 @@ def _unpaced(work: Path) -> float:
     """Return the calls a second of one worker, whose answers come whole."""
     calls, tokens, at_once = _UNPACED
     with serving(0.0, 0.0) as url:
-        spec = EndpointSpec(base_url=url, workers=1, max_concurrency=at_once)
+        spec = EndpointSpec(base_url=url, workers=1, max_concurrency=at_once, scrape_s=0)
         run = _replayed(work / "unpaced", [0.0] * calls, tokens, spec)
     rps: float = run.info.client["calls_per_s"]
     return rps
@@ -62,7 +62,7 @@ def _steps(work: Path, workers: int, seconds: float) -> Iterator[Step]:
         rng = np.random.default_rng(number)
         arrivals = np.cumsum(rng.exponential(1 / rate, max(50, round(rate * seconds)))).tolist()
         with serving(TTFT_S, TBT_S) as url:
-            spec = EndpointSpec(base_url=url, workers=workers)
+            spec = EndpointSpec(base_url=url, workers=workers, scrape_s=0)
             run = _replayed(work / f"rate-{rate:g}", arrivals, TOKENS, spec)
             truth = _truth(url)
         step = step_of(run, truth, rate)

@@ -33,8 +33,8 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     Secrets are named, never held: `api_key_env` is an environment variable, and a header's value
     `$NAME` is one too, `@PATH` is a file. `max_concurrency` bounds the calls in flight of an open
-    loop; `users` make the loop closed. `usage_each` asks for usage in every chunk. `workers` 0
-    chooses their number.
+    loop; `users` make the loop closed. `usage_each` asks for usage in every chunk. `scrape_s` is
+    how often the servers' metrics are read, 0 never. `workers` 0 chooses their number.
     """
 
     base_url: str | tuple[str, ...]
@@ -58,6 +58,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     dispatch_params: dict[str, str] = {}
     priority: str = "none"
     priority_params: dict[str, str] = {}
+    scrape_s: Annotated[float, Meta(ge=0, le=1e6)] = 1.0
     workers: Annotated[int, Meta(ge=0, le=256)] = 0
 
     @property

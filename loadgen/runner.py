@@ -22,12 +22,14 @@ from servescope.loadgen.calibration import Calibration
 from servescope.loadgen.conductor import Conductor, Progress
 from servescope.loadgen.crew import Crew
 from servescope.loadgen.experiment import EndpointSpec, Experiment
+from servescope.loadgen.gpu import Sampler
 from servescope.loadgen.health import Health, HostClock
 from servescope.loadgen.loops import loop_factory
 from servescope.loadgen.messages import Setup
 from servescope.loadgen.probe import Probe, probe
 from servescope.loadgen.program import Program
 from servescope.loadgen.records import Journal
+from servescope.loadgen.scrape import Scraper
 from servescope.loadgen.target import Target
 from servescope.loadgen.validity import judge
 from servescope.loadgen.worker import write_programs
@@ -136,9 +138,9 @@ async def _replay(
         )
         _share_out(programs, setups)
         board = Path(setups[0].board)
-        Board.create(board, crew.size, len(target.urls))
+        scraper = _scraper(target, run, conductor, Board.create(board, crew.size, len(target.urls)))
         host = HostClock()
-        stopped = await _conduct(crew, conductor, setups, from_s, on_progress)
+        stopped = await _conduct(crew, conductor, scraper, setups, from_s, on_progress)
         for path in (board, *(Path(setup.programs) for setup in setups)):
             path.unlink()
     calls = run.trace.collect()
@@ -161,7 +163,7 @@ async def _replay(
             zero_unix_s=conductor.zero_s + time.time() - time.monotonic(),
             client=health.as_dict(),
             validity=validity,
-            doubts=(*info.doubts, *doubts),
+            doubts=(*info.doubts, *doubts, *(scraper.doubts if scraper else ())),
         )
     )
     return run
@@ -170,6 +172,7 @@ async def _replay(
 async def _conduct(
     crew: Crew,
     conductor: Conductor,
+    scraper: Scraper | None,
     setups: Sequence[Setup],
     from_s: float,
     on_progress: Progress | None,
@@ -187,6 +190,8 @@ async def _conduct(
         with _stopping(crew) as stopped:
             conductor.zero_s = time.monotonic() + LEAD_S - from_s
             crew.go(conductor.zero_s)
+            if scraper:
+                watchers.append(loop.create_task(scraper.run()))
             finished = loop.create_task(crew.finished())
             # a writer that fails (a full disk, say) ends the replay too
             await asyncio.wait((finished, watchers[0]), return_when=asyncio.FIRST_COMPLETED)
@@ -199,7 +204,24 @@ async def _conduct(
             task.cancel()
         await asyncio.gather(*watchers, return_exceptions=True)
         conductor.close()
+    if scraper:
+        await scraper.finish()
     return stopped
+
+
+def _scraper(target: Target, run: Run, conductor: Conductor, board: Board) -> Scraper | None:
+    """Return what reads the servers' metrics, and the GPUs of this machine, while a run lasts."""
+    if not target.spec.scrape_s:
+        return None
+    return Scraper(
+        target.base_urls,
+        run.path,
+        lambda: time.monotonic() - conductor.zero_s,
+        every_s=target.spec.scrape_s,
+        headers=target.headers,
+        gpu=Sampler(),
+        hear=board.tell,
+    )
 
 
 def _setups(

@@ -158,7 +158,8 @@ class Scraper:
 
     `clock` gives seconds of the run. `latest` has what each replica that answered its last scrape
     says, by its number: `running`, `waiting`, `kv_usage` (0 to 1) and the totals of
-    `traces.server.KNOWN`. A server that is slow or dead is never an error and holds up no other.
+    `traces.server.KNOWN`; `hear` is told the same of each as it comes, nothing where it did not
+    answer. A server that is slow or dead is never an error and holds up no other.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class Scraper:
         every_s: float = 1.0,
         headers: Mapping[str, str] | None = None,
         gpu: Sampler | None = None,
+        hear: Callable[[int, Mapping[str, float]], None] | None = None,
     ) -> None:
         self.latest: dict[int, dict[str, float]] = {}
         self._endpoints = [_Endpoint(url, _page_url(url)) for url in urls]
@@ -179,6 +181,7 @@ class Scraper:
         self._every_s = every_s
         self._headers = dict(headers or {})
         self._gpu = gpu
+        self._hear = hear
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -269,6 +272,8 @@ class Scraper:
             endpoint.fault = fault
             endpoint.lasting = endpoint.lasting + 1 if lasting else 0
             self.latest.pop(number, None)
+        if self._hear:
+            self._hear(number, self.latest.get(number, {}))
         told += (("up", "", 0.0 if fault else 1.0), ("scrape_duration_seconds", "", took_s))
         self._keep(began_s + took_s / 2, endpoint.url, told)
 

@@ -154,5 +154,7 @@ def test_all_workers_see_one_board(tmp_path: Path) -> None:
     theirs[0].add(0, 1, 1, 300)
     theirs[1].add(1, 1, 2, 50)
     theirs[1].add(1, 1, -1, -20)
-    ours.tell(0, 0.25)
+    ours.tell(0, {"running": 2.0, "waiting": 1.0, "kv_usage": 0.25})
     assert theirs[0].replicas() == [Replica(0, 0, 0.25), Replica(2, 330, None)]
+    ours.tell(0, {"running": 2.0, "waiting": 1.0})  # llama.cpp says nothing of its KV cache
+    assert theirs[0].replicas()[0] == Replica(0, 0, None)

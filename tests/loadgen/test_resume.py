@@ -130,7 +130,7 @@ def test_after_kill_9_at_any_moment_at_most_a_second_is_lost_and_the_rest_can_be
     assert resumed.info.validity == "suspect"
     assert any("had stopped and went on at" in doubt for doubt in resumed.info.doubts)
     assert {path.name for path in out.iterdir()} == {
-        "experiment.toml", "run.json", "plan.parquet", "calls.parquet",
+        "experiment.toml", "run.json", "plan.parquet", "calls.parquet", "server.parquet",
     }  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def test_a_run_directory_says_what_was_asked_and_how_it_went(
 ) -> None:
     run = runner.replay(asked(engine_url), tmp_path / "run")
     assert {p.name for p in run.path.iterdir()} == {
-        "experiment.toml", "run.json", "plan.parquet", "calls.parquet",
+        "experiment.toml", "run.json", "plan.parquet", "calls.parquet", "server.parquet",
     }  # fmt: skip
     info = Run.open(run.path).info
     assert (info.clock, info.model, info.endpoint) == ("real", "Llama-3.2-1B", engine_url)
