@@ -9,23 +9,91 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import fields
 
 from servescope.traces.errors import InputError
 
 
-class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which calls: a trace, a window of it in its own seconds, and how much faster or slower.
+class ArrivalSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When programs start: an arrival process by name, its mean rate where it has one, the rest.
 
-    `time_scale` stretches every arrival and pause: 0.5 replays twice as fast.
+    A ramp without `duration_s` among its `params` lasts for as many programs as there are.
     """
 
-    trace: str
+    process: str = "poisson"
+    rate_rps: Annotated[float, Meta(gt=0)] | None = None
+    params: dict[str, float | str | list[float]] = {}
+
+
+class SyntheticSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Calls that no trace holds: lengths drawn evenly within a share of their mean.
+
+    `prefix_tokens` come on top, the same in all calls. A program has `turns`, `think_s` after each
+    other, whose prompts hold all that was said before. `programs` None makes as many as the
+    workload's `calls` or `duration_s` ask for.
+    """
+
+    input_tokens: Annotated[int, Meta(gt=0, le=10**8)] = 1024
+    output_tokens: Annotated[int, Meta(gt=0, le=10**8)] = 128
+    range_ratio: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    prefix_tokens: Annotated[int, Meta(ge=0, le=10**8)] = 0
+    turns: Annotated[int, Meta(gt=0, le=10**6)] = 1
+    think_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    programs: Annotated[int, Meta(gt=0, le=10**8)] | None = None
+
+
+class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which calls, of a trace or synthetic ones, and when: as recorded, stretched, or drawn.
+
+    `time_scale` stretches arrivals and pauses: 0.5 replays twice as fast. `rate_rps` stretches the
+    starts of programs alone, to that mean rate; `arrivals` draw them anew. Pauses after a parent's
+    end are scaled, by `delay_scale` or else by `time_scale`, or stay as recorded, or are left out.
+    `prompts` recorded sends the texts that a trace has. Raises InputError for what contradicts
+    itself.
+    """
+
+    trace: str | None = None
+    synthetic: SyntheticSpec | None = None
     format: str | None = None
     start_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
     duration_s: Annotated[float, Meta(gt=0, le=1e9)] | None = None
     calls: Annotated[int, Meta(gt=0)] | None = None
-    time_scale: Annotated[float, Meta(ge=1e-6, le=1e6)] = 1.0
     sessions: Literal["auto", "none"] = "auto"
+    arrivals: ArrivalSpec | None = None
+    rate_rps: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    time_scale: Annotated[float, Meta(ge=1e-6, le=1e6)] = 1.0
+    delays: Literal["recorded", "none", "scale"] = "scale"
+    delay_scale: Annotated[float, Meta(ge=0, le=1e6)] | None = None
+    prompts: Literal["recorded", "synthetic"] = "recorded"
+
+    def __post_init__(self) -> None:
+        if (self.trace is None) == (self.synthetic is None):
+            raise InputError(
+                "A workload is either a trace or synthetic.",
+                "Name a trace, or describe synthetic calls by their lengths.",
+            )
+        if self.rate_rps is not None and (self.arrivals or self.time_scale != 1):
+            raise InputError(
+                "rate_rps stands beside arrivals or time_scale, and each says when programs start.",
+                "Keep one of them.",
+            )
+        if self.delay_scale is not None and self.delays != "scale":
+            raise InputError(
+                f"delay_scale scales pauses, but delays are '{self.delays}'.",
+                "Let delays be 'scale', or leave delay_scale out.",
+            )
+        of_a_trace = ("format", "start_s", "rate_rps", "time_scale", "sessions", "delays")
+        unused = [name for name in of_a_trace if getattr(self, name) != _default(name)]
+        if self.synthetic is not None and unused:
+            raise InputError(
+                f"{unused[0]} says what to do with a trace, and the workload is synthetic.",
+                "Leave it out; arrivals say when synthetic programs start.",
+            )
+
+
+def _default(name: str) -> Any:
+    """Return what a key of the workload is if nobody says it."""
+    return next(field.default for field in fields(WorkloadSpec) if field.name == name)
 
 
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

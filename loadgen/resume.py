@@ -10,7 +10,8 @@ import polars as pl
 from servescope.loadgen import experiment as experiments
 from servescope.loadgen.experiment import Experiment
 from servescope.loadgen.program import Program
-from servescope.loadgen.workload import Workload, digest
+from servescope.loadgen.run_info import plan_sha256
+from servescope.loadgen.workload import Workload
 from servescope.traces.errors import InputError
 from servescope.traces.run import STOPPED, Run
 
@@ -22,7 +23,7 @@ def experiment_of(run: Run) -> Experiment:
     return experiments.read(run.path / "experiment.toml")
 
 
-def left_of(run: Run, workload: Workload) -> tuple[list[Program], float]:
+def left_of(run: Run, experiment: Experiment, workload: Workload) -> tuple[list[Program], float]:
     """Return the programs with calls that were not sent, and the second at which the run goes on.
 
     Calls that have a row, or that were in flight when the client died, are not sent again: their
@@ -30,7 +31,7 @@ def left_of(run: Run, workload: Workload) -> tuple[list[Program], float]:
     or if nothing is left.
     """
     plan = workload.plan()
-    if digest(plan, run.info.seed, workload.block_tokens) != run.info.plan_sha256:
+    if plan_sha256(experiment, workload, plan) != run.info.plan_sha256:
         raise InputError(
             f"{run.path} was planned from a trace that has changed since.",
             "Restore the trace, or replay it into a new folder.",

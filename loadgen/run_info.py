@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 import polars as pl
 
-from servescope.loadgen.experiment import Experiment
+from servescope.loadgen.experiment import EndpointSpec, Experiment
 from servescope.loadgen.workload import Workload, digest
 from servescope.traces.run import RunInfo
 
@@ -37,7 +37,7 @@ def begun(
         seed=experiment.seed,
         slo=experiment.slo,
         warmup_s=experiment.warmup_s,
-        plan_sha256=digest(plan, experiment.seed, workload.block_tokens),
+        plan_sha256=plan_sha256(experiment, workload, plan),
         planned_calls=plan.height,
         trace=msgspec.to_builtins(workload.provenance),
         asked=_asked(experiment),
@@ -49,6 +49,12 @@ def begun(
         },
         doubts=workload.doubts,
     )
+
+
+def plan_sha256(experiment: Experiment, workload: Workload, plan: pl.DataFrame) -> str:
+    """Return the digest of a plan; raises InputError for a tokenizer that cannot be used."""
+    prompts = _made_with(experiment.endpoint) if experiment.endpoint else ()
+    return digest(plan, experiment.seed, workload.block_tokens, prompts)
 
 
 def ended(info: RunInfo, calls: pl.DataFrame) -> RunInfo:
@@ -67,6 +73,18 @@ def _asked(experiment: Experiment) -> dict[str, Any]:
         "ignore_eos": endpoint.ignore_eos,
         "extra_body": endpoint.extra_body,
     }
+
+
+def _made_with(endpoint: EndpointSpec) -> tuple[str, ...]:
+    """Say what makes the texts of a plan's prompts, beside the plan and the seed."""
+    found: tuple[str, ...] = ()
+    if endpoint.tokenizer is not None:
+        from servescope.loadgen.chat_tokenizer import ChatTokenizer
+
+        found += (ChatTokenizer.load(endpoint.tokenizer).digest,)
+    if endpoint.history != "planned":
+        found += (endpoint.history,)
+    return found
 
 
 def _now() -> str:

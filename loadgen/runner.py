@@ -95,10 +95,12 @@ async def _replay(
         programs: Sequence[Program]
         from_s, resumed = 0.0, tuple[float, ...]()
         try:
-            workload = await asyncio.to_thread(workload_of, wanted)
+            workload = await asyncio.to_thread(
+                workload_of, wanted, experiment.seed, closed=bool(endpoint.users)
+            )
             programs = workload.programs
             if stopped_run is not None:
-                programs, from_s = resumption.left_of(stopped_run, workload)
+                programs, from_s = resumption.left_of(stopped_run, experiment, workload)
                 resumed = (*stopped_run.info.resumed_s, from_s)
         except BaseException:
             probing.cancel()

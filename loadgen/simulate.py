@@ -106,7 +106,7 @@ def simulate(experiment: Experiment, out: Path) -> Run:
         )
     refuse_taken(out)
     engine = engine_of(spec)
-    workload = workload_of(experiment.workload)
+    workload = workload_of(experiment.workload, experiment.seed)
     plan = workload.plan()
     info = run_info.begun(
         experiment, workload, plan, clock="virtual", system=spec.system, model=spec.model

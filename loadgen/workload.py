@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
 
 from servescope.loadgen.experiment import WorkloadSpec
 from servescope.loadgen.program import Call, Program
+from servescope.loadgen.synthetic import programs_of, provenance_of
+from servescope.loadgen.timing import timed
 from servescope.traces.catalog import load
 from servescope.traces.errors import BadRow, InputError
 from servescope.traces.provenance import Provenance
+from servescope.traces.schema import SCHEMA
 from servescope.traces.sessions import forget_sessions, infer_sessions
 from servescope.traces.trace import Trace
 
+TOGETHER = (
+    "The trace does not say when its programs began, each has a zero of its own: here they all"
+    " begin together."
+)
 MADE = Provenance(format="none", source="made by hand", kind="synthetic")
 
 
@@ -38,38 +46,48 @@ class Workload:
         return self.provenance.block_tokens
 
     @classmethod
-    def of(cls, trace: Trace) -> Workload:
+    def of(cls, trace: Trace, *, texts: bool = True) -> Workload:
         """Make the workload of a trace: every call of it that has tokens to send and to generate.
 
         Calls of one program_id are one program, all others a program each. A recorded delay counts
         from the parent's end; where none is recorded the call keeps its distance from the program's
-        start, and still waits for its parents. Raises InputError if nothing can be sent.
+        start, and still waits for its parents. In a trace without arrivals all programs begin at 0.
+        `texts` says whether prompts are the texts that the trace has. Raises InputError if nothing
+        can be sent.
         """
-        trace.require("arrival_s")
+        timed = "arrival_s" in trace.columns
         left_out: Counter[str] = Counter()
-        by_program: dict[str, list[dict[str, Any]]] = {}
-        for row in trace.collect().iter_rows(named=True):
-            reason = _unsendable(row)
+        by_program: dict[str, list[_Row]] = {}
+        local = trace.provenance.block_scope == "program"
+        for row in _rows(trace, texts):
+            reason = _unsendable(row, timed)
             if reason:
                 left_out[reason] += 1
             else:
-                key = row.get("program_id") or f"call-{row['call_id']}"
+                key = row.program_id or f"call-{row.call_id}"
                 by_program.setdefault(key, []).append(row)
         if not by_program:
             raise InputError(
                 "No call of the trace can be sent.",
                 "Choose another window; a call needs an arrival, input tokens and output tokens.",
             )
-        local = trace.provenance.block_scope == "program"
-        programs = [_program(key, rows, local) for key, rows in by_program.items()]
         doubts = [f"{count} calls were left out: {reason}." for reason, count in left_out.items()]
         doubts += _unused(trace)
         foreign = _foreign_links(by_program)
         if foreign:
             doubts.append(f"{foreign} calls wait for a call of another program; they do not here.")
-        programs.sort(key=lambda program: (program.start_s, program.id))
+        begun = []
+        for key, rows in by_program.items():
+            if len(rows) > 1:
+                rows.sort(key=_order)
+            begun.append((rows[0].arrival_s or 0.0, key, rows))
+        begun.sort(key=lambda each: each[:2])
+        programs, number = [], 0
+        for start_s, key, rows in begun:
+            programs.append(_program(key, start_s, rows, number, local))
+            number += len(rows)
         return cls(
-            programs=_numbered(programs),
+            programs=tuple(programs),
             provenance=trace.provenance,
             left_out=dict(left_out),
             doubts=(*trace.provenance.doubts, *doubts),
@@ -88,32 +106,64 @@ class Workload:
             yield from program.calls
 
     def plan(self) -> pl.DataFrame:
-        """Return the plan, one row a call; due_s is null where it hangs on a parent's end."""
-        rows = [
-            {
-                "call_id": call.id,
-                "program_id": call.program_id,
-                "turn": call.turn,
-                "due_s": None if call.parents else program.start_s + call.offset_s,
-                "parents": list(call.parents),
-                "delay_s": call.delay_s,
-                "offset_s": call.offset_s,
-                "input_tokens": call.input_tokens,
-                "output_tokens": call.output_tokens,
-                "prompt_stream": call.prompt_stream,
-                "prefix_blocks": list(call.prefix_blocks),
-            }
-            for program in self.programs
-            for call in program.calls
-        ]
-        lists = {"parents": pl.List(pl.String), "prefix_blocks": pl.List(pl.UInt64)}
-        return pl.DataFrame(rows, schema_overrides={"due_s": pl.Float64, **lists})
+        """Return the plan, one row a call; due_s is null where it hangs on a parent's end.
+
+        `prompt_sha256` is that of a prompt's recorded text; null where the prompt is made up.
+        """
+        calls = list(self.calls())
+        begins = [program.start_s for program in self.programs for _ in program.calls]
+        columns: dict[str, list[Any]] = {
+            "call_id": [call.id for call in calls],
+            "program_id": [call.program_id for call in calls],
+            "turn": [call.turn for call in calls],
+            "due_s": [
+                None if call.parents else start_s + call.offset_s
+                for call, start_s in zip(calls, begins, strict=True)
+            ],
+            "parents": [call.parents for call in calls],
+            "delay_s": [call.delay_s for call in calls],
+            "delay_kind": [call.pause for call in calls],
+            "offset_s": [call.offset_s for call in calls],
+            "input_tokens": [call.input_tokens for call in calls],
+            "output_tokens": [call.output_tokens for call in calls],
+            "priority": [call.priority for call in calls],
+            "prompt_stream": [call.prompt_stream for call in calls],
+            "prefix_blocks": [call.prefix_blocks for call in calls],
+            "prompt_sha256": [_text_digest(call) for call in calls],
+        }
+        return pl.DataFrame(
+            [
+                pl.Series(name, values, _DTYPES.get(name) or SCHEMA[name])
+                for name, values in columns.items()
+            ]
+        )
 
 
-def workload_of(spec: WorkloadSpec) -> Workload:
-    """Read the trace, cut and stretch it as asked, and make its workload."""
+_DTYPES: dict[str, pl.DataType] = {
+    "offset_s": pl.Float64(),
+    "prompt_stream": pl.String(),
+    "prompt_sha256": pl.String(),
+}
+
+
+def workload_of(spec: WorkloadSpec, seed: int, *, closed: bool = False) -> Workload:
+    """Read the trace, cut it and time it as asked, or make up calls, and return the workload.
+
+    In a `closed` loop, planned starts do not count. Raises InputError for a trace that does not say
+    when its programs start if nothing else does.
+    """
+    if spec.synthetic is not None:
+        return Workload(programs_of(spec, seed), provenance_of(spec.synthetic))
+    assert spec.trace is not None
     trace = load(spec.trace, format=spec.format)
-    end_s = None if spec.duration_s is None else spec.start_s + spec.duration_s
+    if "arrival_s" not in trace.columns and spec.arrivals is None and not closed:
+        raise InputError(
+            f"{spec.trace} does not say when its programs start.",
+            "Draw their starts with --request-rate, or replay it in a closed loop with --users.",
+        )
+    # of starts that are drawn, the duration is that of the plan and not of the trace
+    span_s = spec.duration_s if spec.arrivals is None else None
+    end_s = None if span_s is None else spec.start_s + span_s
     if spec.start_s or end_s is not None:
         trace = trace.window(spec.start_s, end_s)
     if spec.calls is not None:
@@ -122,51 +172,97 @@ def workload_of(spec: WorkloadSpec) -> Workload:
         trace = forget_sessions(trace)
     elif "prefix_blocks" in trace.columns and "parents" not in trace.columns:
         trace = infer_sessions(trace)
-    if spec.time_scale != 1.0:
-        trace = trace.scale_time(spec.time_scale)
-    return Workload.of(trace)
+    workload = Workload.of(trace, texts=spec.prompts == "recorded")
+    programs, steps = timed(workload.programs, spec, seed)
+    doubts = [d for d in workload.doubts if d != TOGETHER or spec.arrivals is None]
+    if spec.arrivals and spec.duration_s and len(programs) == len(workload.programs):
+        doubts.append(
+            f"All {len(programs)} programs of the trace start within {programs[-1].start_s:,.1f} s"
+            f" of the {spec.duration_s:,.1f} s."
+        )
+    return replace(
+        workload,
+        programs=programs,
+        provenance=msgspec.structs.replace(
+            workload.provenance, steps=(*workload.provenance.steps, *steps)
+        ),
+        doubts=tuple(doubts),
+    )
 
 
-def digest(plan: pl.DataFrame, seed: int, block_tokens: int | None) -> str:
+def digest(
+    plan: pl.DataFrame, seed: int, block_tokens: int | None, prompts: Sequence[str] = ()
+) -> str:
     """Return the SHA-256 of a plan and of what makes its prompts.
 
-    Equal digests mean equal calls, prompts, pauses and planned times. What else shapes a request
-    (the dialect, the model, extra fields) stands in run.json under `asked`.
+    Equal digests mean equal calls, prompts, pauses and planned times; `prompts` says what else
+    makes texts (the tokenizer, whose answers a chat holds). What else shapes a request (the
+    dialect, the model, extra fields) stands in run.json under `asked`.
     """
-    made = hashlib.sha256(msgspec.json.encode([seed, block_tokens, plan.columns]))
-    for row in plan.iter_rows():
-        made.update(msgspec.json.encode(row))
+    made = hashlib.sha256(msgspec.json.encode([seed, block_tokens, plan.columns, *prompts]))
+    for part in plan.iter_slices(10_000):
+        made.update(msgspec.json.encode(part.rows()))
     return made.hexdigest()
 
 
-def _numbered(programs: list[Program]) -> tuple[Program, ...]:
-    """Return programs whose calls know their row in the plan and if any call waits for them."""
-    numbered, number = [], 0
-    for program in programs:
-        awaited = {parent for call in program.calls for parent in call.parents}
-        calls = []
-        for call in program.calls:
-            calls.append(msgspec.structs.replace(call, number=number, last=call.id not in awaited))
-            number += 1
-        numbered.append(Program(program.id, program.start_s, tuple(calls)))
-    return tuple(numbered)
+class _Row(NamedTuple):
+    """What a workload takes of a row of a trace."""
+
+    call_id: str
+    program_id: str | None
+    turn: int | None
+    arrival_s: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    prefix_blocks: list[int] | None
+    parents: list[str] | None
+    delay_s: float | None
+    delay_kind: str | None
+    priority: int | None
+    input_text: str | None
+    input_messages: str | None
 
 
-def _unsendable(row: dict[str, Any]) -> str | None:
-    if row["arrival_s"] is None:
+_TEXTS = ("input_text", "input_messages")
+
+
+def _rows(trace: Trace, texts: bool) -> Iterator[_Row]:
+    frame = trace.collect()
+    contents = trace.tables.get("contents")
+    if texts and contents is not None and "content_ref" in frame.columns:
+        held = contents.select("content_ref", *_TEXTS).unique("content_ref").collect()
+        frame = frame.join(held, on="content_ref", how="left", maintain_order="left")
+    missing = [pl.lit(None).alias(name) for name in _Row._fields if name not in frame.columns]
+    return map(_Row._make, frame.with_columns(missing).select(_Row._fields).iter_rows())
+
+
+def _order(row: _Row) -> tuple[float, int]:
+    """Sort by arrival; a call that has none comes after those that do, by its turn."""
+    return math.inf if row.arrival_s is None else row.arrival_s, row.turn or 0
+
+
+def _text_digest(call: Call) -> str | None:
+    text = call.text or call.messages
+    return hashlib.sha256(text.encode()).hexdigest() if text else None
+
+
+def _unsendable(row: _Row, timed: bool) -> str | None:
+    if timed and row.arrival_s is None and not row.parents:
         return "no arrival"
-    if not row["input_tokens"]:
+    if not row.input_tokens:
         return "no input tokens"
-    if not row["output_tokens"]:
+    if not row.output_tokens:
         return "no output tokens (the source failed, or did not say)"
     return None
 
 
-def _foreign_links(by_program: dict[str, list[dict[str, Any]]]) -> int:
+def _foreign_links(by_program: dict[str, list[_Row]]) -> int:
     """Count the calls with a parent in another program: a program waits for nobody."""
-    home = {row["call_id"]: key for key, rows in by_program.items() for row in rows}
+    if not any(row.parents for rows in by_program.values() for row in rows):
+        return 0
+    home = {row.call_id: key for key, rows in by_program.items() for row in rows}
     return sum(
-        any(home.get(parent, key) != key for parent in row.get("parents") or ())
+        any(home.get(parent, key) != key for parent in row.parents or ())
         for key, rows in by_program.items()
         for row in rows
     )
@@ -188,10 +284,7 @@ def _unused(trace: Trace) -> list[str]:
     """Say what of a trace a workload cannot follow yet."""
     doubts = []
     if trace.provenance.arrival_basis == "program":
-        doubts.append(
-            "The trace does not say when its programs began, each has a zero of its own: here they"
-            " all begin together."
-        )
+        doubts.append(TOGETHER)
     if trace.provenance.block_rule == "component":
         doubts.append(
             "Prompts share no prefix here: the trace names components of any length, not blocks."
@@ -207,32 +300,44 @@ def _blocks(ids: list[int] | None, key: str, local: bool) -> tuple[int, ...]:
     return tuple(block ^ salt for block in ids)
 
 
-def _program(key: str, rows: list[dict[str, Any]], local_blocks: bool = False) -> Program:
-    rows = sorted(rows, key=lambda row: float(row["arrival_s"]))
-    start = float(rows[0]["arrival_s"])
-    sendable = {row["call_id"] for row in rows}
+def _program(key: str, start_s: float, rows: list[_Row], number: int, local: bool) -> Program:
+    """Return the program of rows in their order; `number` is its first row in the plan."""
+    sendable = {row.call_id for row in rows}
+    awaited = {parent for row in rows for parent in row.parents or ()}
     calls: list[Call] = []
     stream, longest = key, 0
     for turn, row in enumerate(rows):
-        parents = tuple(parent for parent in row.get("parents") or () if parent in sendable)
-        delay = row.get("delay_s") if parents else None
+        assert row.input_tokens is not None
+        assert row.output_tokens is not None
+        parents = tuple(parent for parent in row.parents or () if parent in sendable)
+        delay = row.delay_s if parents else None
+        offset_s = 0.0
+        if delay is None and row.arrival_s is not None:
+            offset_s = row.arrival_s - start_s
         # A prompt shorter than what was said so far was cut by the client: nothing is shared.
-        if row["input_tokens"] < longest:
+        if row.input_tokens < longest:
             stream = f"{key}#{turn}"
-        longest = row["input_tokens"] + row["output_tokens"]
+        longest = row.input_tokens + row.output_tokens
         calls.append(
             Call(
-                id=row["call_id"],
+                id=row.call_id,
                 program_id=key,
                 turn=turn,
-                input_tokens=row["input_tokens"],
-                output_tokens=row["output_tokens"],
+                input_tokens=row.input_tokens,
+                output_tokens=row.output_tokens,
                 parents=parents,
-                delay_s=0.0 if delay is None else float(delay),
-                offset_s=0.0 if delay is not None else float(row["arrival_s"]) - start,
+                delay_s=delay or 0.0,
+                offset_s=offset_s,
                 prompt_stream=stream,
-                prefix_blocks=_blocks(row.get("prefix_blocks"), key, local_blocks),
+                prefix_blocks=_blocks(row.prefix_blocks, key, local),
+                priority=row.priority,
+                text=row.input_text,
+                messages=row.input_messages if row.input_text is None else None,
+                pause=row.delay_kind if parents else None,
+                last=row.call_id not in awaited,
+                number=number + turn,
             )
         )
-    _refuse_cycle(key, calls)
-    return Program(key, start, tuple(calls))
+    if awaited:
+        _refuse_cycle(key, calls)
+    return Program(key, start_s, tuple(calls))
