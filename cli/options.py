@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -13,35 +13,10 @@ if TYPE_CHECKING:
     import msgspec
 
     from servescope.analysis import SLO
-    from servescope.loadgen.experiment import Experiment, WorkloadSpec
+    from servescope.loadgen.experiment import Experiment
 
-TraceOrExperiment = Annotated[
-    str,
-    typer.Argument(
-        metavar="TRACE",
-        help="A bundled name (see `traces list`), a trace file, a run directory, or an experiment"
-        " file (.toml), as every run directory holds one.",
-    ),
-]
 Format = Annotated[
     str | None, typer.Option("--format", help="Read the file as this format, not by its content.")
-]
-Start = Annotated[float, typer.Option("--start", min=0, help="Begin at this second of the trace.")]
-Duration = Annotated[
-    float | None, typer.Option("--duration", help="Take this many seconds of the trace.")
-]
-NumPrompts = Annotated[
-    int | None, typer.Option("--num-prompts", min=1, help="Take at most this many calls.")
-]
-TimeScale = Annotated[
-    float,
-    typer.Option("--time-scale", help="Stretch all arrivals and pauses; 0.5 is twice as fast."),
-]
-Sessions = Annotated[
-    Literal["auto", "none"],
-    typer.Option(
-        help="auto: recorded sessions, or inferred from shared prefixes; none: no sessions."
-    ),
 ]
 Seed = Annotated[
     int, typer.Option(min=0, help="Seed of the prompts; the same seed, the same bytes.")
@@ -78,7 +53,15 @@ OPTION_OF = {
     "start_s": "start",
     "duration_s": "duration",
     "calls": "num-prompts",
+    "rate_rps": "rate",
+    "input_tokens": "random-input-len",
+    "output_tokens": "random-output-len",
+    "range_ratio": "random-range-ratio",
+    "prefix_tokens": "random-prefix-len",
+    "think_s": "think",
     "timeout_s": "timeout",
+    "idle_s": "idle-timeout",
+    "scrape_s": "scrape",
     "path": "endpoint",
 }
 Struct = TypeVar("Struct", bound="msgspec.Struct")
@@ -98,30 +81,6 @@ def checked(struct: type[Struct], **fields: object) -> Struct:
         option = OPTION_OF.get(field, field).replace("_", "-")
         wrong = wrong.replace("`", "")
         raise InputError(f"--{option} cannot be that: {wrong}.", "See --help.") from None
-
-
-def workload(
-    trace: str,
-    format: str | None,
-    start: float,
-    duration: float | None,
-    num_prompts: int | None,
-    time_scale: float,
-    sessions: str,
-) -> WorkloadSpec:
-    """Make the workload of an experiment from the options."""
-    from servescope.loadgen.experiment import WorkloadSpec
-
-    return checked(
-        WorkloadSpec,
-        trace=trace,
-        format=format,
-        start_s=start,
-        duration_s=duration,
-        calls=num_prompts,
-        time_scale=time_scale,
-        sessions=sessions,
-    )
 
 
 def from_file(context: typer.Context, path: Path, name: str | None) -> Experiment:

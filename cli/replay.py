@@ -10,17 +10,10 @@ import typer
 from servescope.cli import console
 from servescope.cli.conclude import conclude
 from servescope.cli.options import (
-    Duration,
-    Format,
     Json,
-    NumPrompts,
     Out,
     Seed,
-    Sessions,
     Slo,
-    Start,
-    TimeScale,
-    TraceOrExperiment,
     Warmup,
     alone,
     checked,
@@ -28,22 +21,23 @@ from servescope.cli.options import (
     pairs,
     params,
     run_directory,
-    workload,
 )
 from servescope.cli.options import slo as read_slo
+from servescope.cli.workload_options import Asked, with_workload
 
 WHERE, HOW, PACE, ROUTE = "Endpoint", "Requests", "Pacing", "Replicas"
 
 
+@with_workload
 def replay(
     context: typer.Context,
-    trace: TraceOrExperiment,
+    workload: Asked,
     base_url: Annotated[
         list[str] | None,
         typer.Option(
             "--base-url",
             "--url",
-            help="Where the server is; give it again for every replica. [http://127.0.0.1:8000]",
+            help="Where the server is; give it again for every replica.",
             rich_help_panel=WHERE,
         ),
     ] = None,
@@ -90,12 +84,6 @@ def replay(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run in reports.")] = None,
     out: Out = None,
-    format: Format = None,
-    start: Start = 0.0,
-    duration: Duration = None,
-    num_prompts: NumPrompts = None,
-    time_scale: TimeScale = 1.0,
-    sessions: Sessions = "auto",
     seed: Seed = 0,
     slo: Slo = None,
     warmup: Warmup = 0.0,
@@ -224,27 +212,32 @@ def replay(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Replay a trace against any serving endpoint, in real time.
+    """Replay a trace, or made-up calls, against any serving endpoint, in real time.
 
     Example:  servescope replay mooncake:sample --base-url http://127.0.0.1:8000 --slo 'ttft<2s'
+
+    Example:  servescope replay --random-input-len 512 --request-rate 8 --duration 60 --backend vllm
     """
     from servescope.loadgen import runner
     from servescope.loadgen.experiment import EndpointSpec, Experiment
+    from servescope.traces.errors import InputError
 
     if resume:
         alone(context, "resume", "quiet")
-        with console.progress(f"resuming {trace}", quiet=quiet) as show:
-            run = runner.resume(Path(trace), show)
+        if workload.trace is None:
+            raise InputError("It is not said which run goes on.", "Name its folder.")
+        with console.progress(f"resuming {workload.trace}", quiet=quiet) as show:
+            run = runner.resume(Path(workload.trace), show)
         conclude(run, as_json, quiet=quiet)
         return
     urls = base_url or ["http://127.0.0.1:8000"]
-    if trace.endswith(".toml"):
-        experiment = from_file(context, Path(trace), name)
+    if workload.experiment_file:
+        experiment = from_file(context, Path(workload.experiment_file), name)
     else:
         experiment = checked(
             Experiment,
             name=name or backend,
-            workload=workload(trace, format, start, duration, num_prompts, time_scale, sessions),
+            workload=workload.spec(),
             endpoint=checked(
                 EndpointSpec,
                 base_url=urls[0] if len(urls) == 1 else urls,
@@ -276,7 +269,7 @@ def replay(
             warmup_s=warmup,
         )
     read_slo(experiment.slo)  # a mistake in it should not wait for the end of the replay
-    with console.progress(f"replaying {trace}", quiet=quiet) as show:
+    with console.progress(f"replaying {workload.name}", quiet=quiet) as show:
         run = runner.replay(experiment, run_directory(out, experiment.name), show)
     conclude(run, as_json, quiet=quiet)
 

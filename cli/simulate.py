@@ -11,34 +11,28 @@ from servescope.cli import console
 from servescope.cli.conclude import conclude
 from servescope.cli.options import (
     TP,
-    Duration,
-    Format,
     Gpu,
     Json,
     Model,
-    NumPrompts,
     Out,
     Params,
     Seed,
-    Sessions,
     Slo,
-    Start,
     System,
-    TimeScale,
-    TraceOrExperiment,
     Warmup,
     checked,
     from_file,
     run_directory,
-    workload,
 )
 from servescope.cli.options import params as read_params
 from servescope.cli.options import slo as read_slo
+from servescope.cli.workload_options import Asked, with_workload
 
 
+@with_workload
 def simulate(
     context: typer.Context,
-    trace: TraceOrExperiment,
+    workload: Asked,
     system: System = "sarathi",
     param: Params = None,
     model: Model = "Llama-3.1-8B",
@@ -46,12 +40,6 @@ def simulate(
     tp: TP = 1,
     name: Annotated[str | None, typer.Option(help="Name of the run in reports.")] = None,
     out: Out = None,
-    format: Format = None,
-    start: Start = 0.0,
-    duration: Duration = None,
-    num_prompts: NumPrompts = None,
-    time_scale: TimeScale = 1.0,
-    sessions: Sessions = "auto",
     seed: Seed = 0,
     slo: Slo = None,
     warmup: Warmup = 0.0,
@@ -64,13 +52,13 @@ def simulate(
     from servescope.loadgen import simulate as virtual
     from servescope.loadgen.experiment import EngineSpec, Experiment
 
-    if trace.endswith(".toml"):
-        experiment = from_file(context, Path(trace), name)
+    if workload.experiment_file:
+        experiment = from_file(context, Path(workload.experiment_file), name)
     else:
         experiment = checked(
             Experiment,
             name=name or system,
-            workload=workload(trace, format, start, duration, num_prompts, time_scale, sessions),
+            workload=workload.spec(),
             engine=checked(
                 EngineSpec, system=system, params=read_params(param), model=model, gpu=gpu, tp=tp
             ),

@@ -17,7 +17,7 @@ from servescope.traces.errors import InputError
 class ArrivalSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When programs start: an arrival process by name, its mean rate where it has one, the rest.
 
-    A ramp without `duration_s` among its `params` lasts for as many programs as there are.
+    A ramp without `duration_s` among its `params` lasts as long as the workload.
     """
 
     process: str = "poisson"
@@ -74,13 +74,13 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             )
         if self.rate_rps is not None and (self.arrivals or self.time_scale != 1):
             raise InputError(
-                "rate_rps stands beside arrivals or time_scale, and each says when programs start.",
+                "A rate, arrivals and a time scale each say when programs start.",
                 "Keep one of them.",
             )
         if self.delay_scale is not None and self.delays != "scale":
             raise InputError(
-                f"delay_scale scales pauses, but delays are '{self.delays}'.",
-                "Let delays be 'scale', or leave delay_scale out.",
+                f"The delay scale scales pauses, but delays are '{self.delays}'.",
+                "Let delays be 'scale', or leave the delay scale out.",
             )
         of_a_trace = ("format", "start_s", "rate_rps", "time_scale", "sessions", "delays")
         unused = [name for name in of_a_trace if getattr(self, name) != _default(name)]

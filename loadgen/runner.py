@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import polars as pl
 
 from servescope.analysis.slo import SLO
 from servescope.loadgen import calibration, run_info
@@ -165,7 +166,12 @@ async def _replay(
             zero_unix_s=conductor.zero_s + time.time() - time.monotonic(),
             client=health.as_dict(),
             validity=validity,
-            doubts=(*info.doubts, *doubts, *(scraper.doubts if scraper else ())),
+            doubts=(
+                *info.doubts,
+                *doubts,
+                *_ran_out(calls, plan, until_s),
+                *(scraper.doubts if scraper else ()),
+            ),
         )
     )
     return run
@@ -209,6 +215,17 @@ async def _conduct(
     if scraper:
         await scraper.finish()
     return stopped
+
+
+def _ran_out(calls: pl.DataFrame, plan: pl.DataFrame, until_s: float | None) -> list[str]:
+    """Say that a closed loop had nothing left to send before its time was over."""
+    ended_s: float | None = calls.select(pl.col("end_s").max()).item()
+    if until_s is None or ended_s is None or calls.height < plan.height or ended_s >= until_s:
+        return []
+    return [
+        f"The {plan.height} calls were served after {ended_s:,.1f} s of the {until_s:,.1f} s that"
+        " the closed loop should last: give it more."
+    ]
 
 
 def _scraper(target: Target, run: Run, conductor: Conductor, board: Board) -> Scraper | None:

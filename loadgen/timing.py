@@ -34,9 +34,9 @@ def starts(
     given = dict(spec.params)
     if spec.rate_rps is not None:
         given["rate_rps"] = spec.rate_rps
-    over = spec.process == "ramp" and "duration_s" not in given and count is not None
-    made = process(spec.process, **given, **({"duration_s": 1.0} if over else {}))
-    if over and isinstance(made, Ramp):
+    endless = spec.process == "ramp" and "duration_s" not in given
+    made = process(spec.process, **given, **({"duration_s": until_s or 1.0} if endless else {}))
+    if endless and until_s is None and isinstance(made, Ramp):
         made = replace(made, duration_s=(count or 0) / made.rate_rps)
     times = made.sample(stream(seed, "arrivals"), until_s=until_s, count=count)
     if count is not None and until_s is None and len(times) < count:
