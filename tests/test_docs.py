@@ -211,9 +211,20 @@ def test_every_model_gpu_and_parameter_of_the_engine_is_listed() -> None:
 
 def test_every_field_of_a_run_is_listed() -> None:
     page = text_of("reference/run-directory.md")
-    plan = workload_of(WorkloadSpec(trace="mooncake:sample", calls=2)).plan()
+    plan = workload_of(WorkloadSpec(trace="mooncake:sample", calls=2), 0).plan()
     fields = {*RunInfo.__struct_fields__, *Probe.__struct_fields__, *Record.__struct_fields__}
     assert fields | set(plan.columns) | set(Health.__dataclass_fields__) <= names(page)
+
+
+def keys_of(struct: type[msgspec.Struct], above: str = "") -> dict[str, set[str]]:
+    """The keys of every table below a struct, by the table's name."""
+    keys: dict[str, set[str]] = {}
+    for field in msgspec.structs.fields(struct):
+        for part in getattr(field.type, "__args__", (field.type,)):
+            if isinstance(part, type) and issubclass(part, msgspec.Struct):
+                keys[above + field.name] = set(part.__struct_fields__)
+                keys |= keys_of(part, f"{above}{field.name}.")
+    return keys
 
 
 def test_every_key_of_an_experiment_is_listed_in_its_table() -> None:
@@ -224,12 +235,7 @@ def test_every_key_of_an_experiment_is_listed_in_its_table() -> None:
         )
         for table in tables
     }
-    keys = {"Top": set(Experiment.__struct_fields__)}
-    for field in msgspec.structs.fields(Experiment):
-        for part in getattr(field.type, "__args__", (field.type,)):
-            if isinstance(part, type) and issubclass(part, msgspec.Struct):
-                keys[field.name] = set(part.__struct_fields__)
-    assert listed == keys
+    assert listed == {"Top": set(Experiment.__struct_fields__), **keys_of(Experiment)}
     (example,) = re.findall(r"```toml.*?\n(.*?)```", head, re.DOTALL)
     assert msgspec.toml.decode(example, type=Experiment).endpoint is not None
 
