@@ -6,6 +6,7 @@
     calls/            what came back, in Arrow files of a second or less, while running
     sent-*.log        which calls were sent, each worker its own, while running
     calls.parquet     what came back as one table, once the run has ended
+    server/, server.parquet   what the servers said of themselves, likewise
 
 A run that was killed keeps every call that had ended a second before, and reads the same.
 """
@@ -23,7 +24,7 @@ import msgspec
 import polars as pl
 import tomli_w
 
-from servescope.traces import sent_log
+from servescope.traces import sent_log, server
 from servescope.traces.errors import NotARun, OutputExists, OutputFailed
 from servescope.traces.provenance import Provenance
 from servescope.traces.schema import SCHEMA
@@ -141,6 +142,11 @@ class Run:
         begun = pl.col("due_s").min().over(pl.coalesce("program_id", "call_id"))
         return Trace.of(frame.filter(begun >= self.info.warmup_s), self.trace.provenance)
 
+    @cached_property
+    def server(self) -> pl.DataFrame | None:
+        """What the servers said of themselves, as `traces.server` has it; None if unasked."""
+        return server.read(self.path)
+
     @property
     def segments(self) -> list[Path]:
         """The Arrow files of a run that has not been sealed, in order."""
@@ -180,6 +186,8 @@ class Run:
                 (self.path / "calls").rmdir()
         except OSError as error:
             raise OutputFailed.of(self.path, error) from None
+        server.seal(self.path)
+        self.__dict__.pop("server", None)
 
     def unseal(self) -> None:
         """Open a run again that was stopped or killed, so that what was not sent can be appended.
