@@ -94,6 +94,7 @@ class Health:
     stamped too late by as much. `cpu_share` is the busiest worker's part of a core, `steal_share`
     what the host's other guests took. `uncounted` answers came without usage, so that their chunks
     were counted as tokens; `reconnects` requests met a connection that the server had closed.
+    `inexact` prompts could not be made as long as planned.
     """
 
     lag_p50_s: float | None
@@ -111,6 +112,7 @@ class Health:
     steal_share: float | None = None
     uncounted: int = 0
     reconnects: int = 0
+    inexact: int = 0
     tokens_per_s: float | None = None
     calls_per_s: float | None = None
     arrivals: Arrivals | None = None
@@ -154,6 +156,7 @@ class Health:
             steal_share=steal_share,
             uncounted=uncounted,
             reconnects=sum(beat.reconnects for beat in beats.values()),
+            inexact=sum(beat.inexact for beat in beats.values()),
             tokens_per_s=tokens,
             calls_per_s=rate,
             arrivals=_arrivals(calls),

@@ -99,6 +99,7 @@ class Beat(msgspec.Struct, tag=True, array_like=True):
     """How a worker does: calls sent and in flight and waiting for a slot, its lag, its loop.
 
     `late_s` is how much too late its heart beat, once a beat; `cpu_s` and `wall_s` count from Go.
+    `inexact` prompts could not be made as long as planned.
     """
 
     sent: int
@@ -110,7 +111,7 @@ class Beat(msgspec.Struct, tag=True, array_like=True):
     wall_s: float
     rss_bytes: int
     reconnects: int
-    steps: int = 0
+    inexact: int = 0
 
 
 class Finished(msgspec.Struct, tag=True, array_like=True):

@@ -62,6 +62,11 @@ class Requests:
         headers = self.dialect.headers(ask) if self.dialect.headers else None
         return _encode(self.dialect.body(ask) | setup.extra_body), headers
 
+    @property
+    def inexact(self) -> int:
+        """How many prompts so far could not be made as long as planned."""
+        return self._prompts.inexact
+
     def pick(self, call: Call) -> int:
         """Return the number of the replica that a call goes to, and count it as in flight there."""
         replica = self._dispatch.pick(call, self._board.replicas())
@@ -95,8 +100,8 @@ def prompts_of(setup: Setup) -> Prompts:
 
 
 def _before(call: Call, program: Program | None) -> Call | None:
-    """Return the last of the calls that a call waits for."""
+    """Return the last of the calls that a call waits for, if it was sent in this run."""
     if program is None or not call.parents:
         return None
-    parents = set(call.parents)
+    parents = set(call.parents) - program.ended.keys()
     return next((other for other in reversed(program.calls) if other.id in parents), None)

@@ -156,6 +156,7 @@ async def _replay(
         health,
         interrupted=bool(stopped),
         resumed=bool(resumed),
+        block_tokens=workload.block_tokens,
         calibration=calibrated,
     )
     run.seal(

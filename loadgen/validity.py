@@ -6,6 +6,7 @@ import polars as pl
 
 from servescope.loadgen.calibration import Calibration
 from servescope.loadgen.health import Arrivals, Health
+from servescope.loadgen.sharing import shareable_tokens
 from servescope.traces.run import Validity
 from servescope.traces.status import NOT_SENT, OK
 
@@ -15,6 +16,7 @@ SUSPECT_CPU = 0.85
 SUSPECT_STEAL = 0.05
 LONG_CONNECT_S = 0.05
 TOKENS_OFF = 0.01
+TEMPLATE_TOKENS = 64  # that a server puts around a prompt, alike in all
 # Late stamps, against the tails that they would be mistaken for.
 SUSPECT_STAMP, INVALID_STAMP = 0.08, 0.5
 SUSPECT_KS, INVALID_KS = 0.05, 0.25
@@ -47,6 +49,7 @@ def judge(
     *,
     interrupted: bool,
     resumed: bool = False,
+    block_tokens: int | None = None,
     calibration: Calibration | None = None,
 ) -> tuple[Validity, tuple[str, ...]]:
     """Return whether a run is valid, suspect or invalid, and every doubt with its mend."""
@@ -62,6 +65,7 @@ def judge(
     if health.arrivals:
         _judge_arrivals(doubts, health.arrivals)
     _judge_tokens(doubts, calls, plan, health)
+    _judge_cache(doubts, calls, plan, block_tokens)
     if resumed:
         doubts.validity = "suspect" if doubts.validity == "valid" else doubts.validity
     for doubt in call_doubts(calls, plan, interrupted=interrupted):
@@ -196,9 +200,35 @@ def _judge_tokens(doubts: Doubts, calls: pl.DataFrame, plan: pl.DataFrame, healt
     both = calls.filter(pl.col("status") == OK).join(plan, on="call_id", suffix="_planned")
     for column, what in (("input_tokens", "prompts"), ("output_tokens", "answers")):
         planned, counted = int(both[f"{column}_planned"].sum()), int(both[column].sum())
-        if planned and abs(counted - planned) > TOKENS_OFF * planned:
+        off = int((both[column] - both[f"{column}_planned"]).abs().sum())
+        if planned and off > TOKENS_OFF * planned:
             doubts.say(
-                f"The server counted {counted} tokens of {what} where {planned} were planned;"
-                " its load was not that of the trace.",
+                f"The server counted {counted} tokens of {what} where {planned} were planned,"
+                f" {off / planned:.1%} off call by call; its load was not that of the trace.",
                 "suspect",
             )
+    if health.inexact:
+        doubts.say(
+            f"{health.inexact} prompts could not be made as long as planned: what the server puts"
+            " around them is longer, or no words of its vocabulary fit."
+        )
+
+
+def _judge_cache(
+    doubts: Doubts, calls: pl.DataFrame, plan: pl.DataFrame, block_tokens: int | None
+) -> None:
+    """Compare what the server took from its cache with what the plan's prompts share."""
+    cached = int(calls["cached_tokens"].sum())
+    if not cached:
+        return
+    sent = calls.select("call_id", "dispatched_s", "cached_tokens").drop_nulls("dispatched_s")
+    in_order = sent.join(plan, on="call_id").sort("dispatched_s")
+    shared = int(shareable_tokens(in_order, block_tokens).sum())
+    template = int((in_order["cached_tokens"] > 0).sum()) * TEMPLATE_TOKENS
+    if cached > shared + template:
+        doubts.say(
+            f"The server took {cached} tokens of prompts from its cache where the plan shares at"
+            f" most {shared}: it knew these prompts from before; restart it, empty its cache, or"
+            " take another --seed.",
+            "suspect",
+        )

@@ -277,6 +277,7 @@ class Worker:
                 wall_s=self._now(),
                 rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 reconnects=self._reconnects,
+                inexact=self._requests.inexact,
             )
         )
         self._late_s = []

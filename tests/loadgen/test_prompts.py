@@ -1,9 +1,7 @@
 import json
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -385,28 +383,6 @@ def test_a_chat_is_the_same_in_every_process(tiny: ChatTokenizer) -> None:
 
 
 # --- a server that nobody here wrote ------------------------------------------------------------
-
-
-@pytest.fixture
-def llama_url() -> Iterator[str]:
-    pytest.importorskip("xllamacpp", reason="needs the xllamacpp wheel of the dev group")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, HERE / "servers" / "llama_server.py", HERE / "data" / "tiny.gguf"]
-    process = subprocess.Popen(
-        [*map(str, command), str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert "listening" in process.stdout.readline()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.communicate()
 
 
 async def asked(url: str, path: str, **body: object) -> dict[str, Any]:

@@ -2,9 +2,6 @@
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -20,7 +17,14 @@ from faulty_server import Faulty, serving, well_behaved
 from servescope.analysis import metrics
 from servescope.engine import http
 from servescope.loadgen import runner
-from servescope.loadgen.experiment import EndpointSpec, EngineSpec, Experiment, WorkloadSpec
+from servescope.loadgen.experiment import (
+    ArrivalSpec,
+    EndpointSpec,
+    EngineSpec,
+    Experiment,
+    SyntheticSpec,
+    WorkloadSpec,
+)
 from servescope.loadgen.simulate import engine_of, simulate
 from servescope.traces import Run, load
 from servescope.traces.errors import EndpointError, OutputExists
@@ -206,28 +210,6 @@ def test_a_key_leaves_no_trace_in_the_run(
         assert path.is_dir() or b"sk-very-secret" not in path.read_bytes()
 
 
-@pytest.fixture
-def llama_url() -> Iterator[str]:
-    pytest.importorskip("xllamacpp", reason="needs the xllamacpp wheel of the dev group")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, HERE / "servers" / "llama_server.py", HERE / "data" / "tiny.gguf"]
-    process = subprocess.Popen(
-        [*map(str, command), str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert "listening" in process.stdout.readline()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.communicate()
-
-
 @pytest.mark.thirdparty
 @pytest.mark.parametrize("backend", ["openai", "openai-chat"])
 def test_llama_cpp_is_replayed_and_counts_what_was_planned(
@@ -255,3 +237,23 @@ def test_llama_cpp_is_replayed_and_counts_what_was_planned(
         page = answer.read().decode()
     told = [line.split()[1] for line in page.splitlines() if "tokens_predicted_total " in line]
     assert float(told[-1]) >= float(served["output_tokens"].sum())
+
+
+@pytest.mark.thirdparty
+def test_a_cache_that_another_run_has_warmed_is_found_out(llama_url: str, tmp_path: Path) -> None:
+    """Nothing is shared in this plan, so what llama.cpp finds in its cache is of the run before."""
+    experiment = Experiment(
+        name="twice",
+        workload=WorkloadSpec(
+            synthetic=SyntheticSpec(input_tokens=300, output_tokens=4),
+            arrivals=ArrivalSpec(process="constant", rate_rps=2.0),
+            calls=5,
+        ),
+        endpoint=EndpointSpec(base_url=llama_url),
+        seed=1,
+    )
+    cold, warm = (runner.replay(experiment, tmp_path / name) for name in ("cold", "warm"))
+    assert not any("cache" in doubt for doubt in cold.info.doubts)
+    assert warm.trace.collect()["cached_tokens"].sum() > 1000
+    assert any("knew these prompts from before" in doubt for doubt in warm.info.doubts)
+    assert warm.info.validity != "valid"

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,6 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
-from llama import llama_server
 
 from servescope.engine import http
 from servescope.loadgen import scrape
@@ -519,12 +518,6 @@ async def test_the_embedded_engine_says_what_it_did(tmp_path: Path) -> None:
     assert grown(tmp_path, "vllm:prompt_tokens_total") == 3 * 64
     assert "servescope_engine_behind_max_seconds" in set(table(tmp_path)["name"])
     assert scraper.doubts == ()
-
-
-@pytest.fixture(scope="module")
-def llama_url() -> Iterator[str]:
-    with llama_server() as url:
-        yield url
 
 
 @pytest.mark.thirdparty

@@ -41,7 +41,11 @@ PLAN = pl.DataFrame(
         "call_id": [str(n) for n in range(200)],
         "input_tokens": [100] * 200,
         "output_tokens": [10] * 200,
-    }
+        "prompt_stream": ["all"] * 200,
+        "prefix_blocks": [[]] * 200,
+        "prompt_sha256": [None] * 200,
+    },
+    schema_overrides={"prefix_blocks": pl.List(pl.UInt64), "prompt_sha256": pl.String},
 )
 
 
@@ -85,6 +89,23 @@ def test_tokens_that_differ_from_the_plan_are_suspect() -> None:
     validity, doubts = judged(calls(tokens=7, chunks=7))
     assert validity == "suspect"
     assert "counted 1400 tokens of answers where 2000 were planned" in doubts
+
+
+def test_lengths_that_are_off_both_ways_do_not_cancel_out() -> None:
+    odd = pl.int_range(pl.len()) % 2 == 1
+    table = calls().with_columns(input_tokens=pl.when(odd).then(150).otherwise(50))
+    validity, doubts = judged(table)
+    assert validity == "suspect"
+    assert "counted 20000 tokens of prompts where 20000 were planned, 50.0% off call by" in doubts
+
+
+def test_a_cache_may_know_what_the_plan_shares_and_nothing_else() -> None:
+    known = 100 * 199  # all calls are of one stream, and alike
+    for cached, expected in ((100, "valid"), (170, "suspect")):
+        table = calls().with_columns(cached_tokens=pl.lit(cached, pl.Int64))
+        validity, doubts = judged(table)
+        assert validity == expected
+        assert (f"shares at most {known}" in doubts) == (expected == "suspect")
 
 
 def test_chunks_of_several_tokens_are_said_and_not_held_against_the_run() -> None:

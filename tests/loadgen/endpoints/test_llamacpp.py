@@ -1,11 +1,7 @@
 """llama.cpp's own dialect, and all dialects that its server speaks, spoken with it."""
 
 import json
-import socket
-import subprocess
-import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,28 +46,6 @@ def test_the_request_asks_for_as_many_tokens_as_planned() -> None:
 
 
 # --- a server that nobody here wrote ------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def llama_url() -> Iterator[str]:
-    pytest.importorskip("xllamacpp", reason="needs the xllamacpp wheel of the dev group")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, HERE / "servers" / "llama_server.py", HERE / "data" / "tiny.gguf"]
-    process = subprocess.Popen(
-        [*map(str, command), str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert "listening" in process.stdout.readline()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def answered(url: str, dialect: Dialect, ask: Ask) -> list[Piece]:
