@@ -18,11 +18,13 @@ from servescope.loadgen.program import Call
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.target import Target
 from servescope.traces.errors import EndpointError
-from servescope.traces.status import OK
+from servescope.traces.status import OK, SERVER
 
 PROBE_INPUT, PROBE_OUTPUT = 16, 4
 # Fields that are no part of the dialect's core: a server may refuse them.
 EXTRAS = ("min_tokens", "ignore_eos", "stream_options", "priority")
+# How a refusal of a field looks: vLLM finds some of what it does not take after it has said 200.
+REFUSALS = ("http_400", "http_422", SERVER)
 FIN_S = 0.05  # a server that closes its connections has done so by then
 
 
@@ -77,7 +79,7 @@ async def probe(target: Target) -> Probe:
         model = target.spec.model or await _first_model(client, target)
         refused: tuple[str, ...] = ()
         first = await _small_call(client, target, model, refused)
-        if first.exchange.status in ("http_400", "http_422"):
+        if first.status in REFUSALS:
             refused = await _refused(client, target, model)
             first = await _small_call(client, target, model, refused)
         if first.status != OK:

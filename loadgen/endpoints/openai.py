@@ -61,6 +61,7 @@ class _Event(msgspec.Struct, gc=False):
 
 
 _NO_COUNTS = (None,) * 5
+_ABORTED = "abort"  # what vLLM and SGLang say of an answer that they gave up
 _new = tuple.__new__  # half the time of Piece(...), and there is one for every token
 _decode = decoder(_Event)
 
@@ -76,7 +77,7 @@ def _plain(event: _Event) -> Piece | None:
     if event.usage or event.timings or event.error is not None or not choices or choices[1:]:
         return None
     choice = choices[0]
-    if choice.delta or choice.token_ids:
+    if choice.delta or choice.token_ids or choice.finish_reason == _ABORTED:
         return None
     return _new(
         Piece, (choice.text or "", "", False, choice.finish_reason, *_NO_COUNTS, event.id, None)
@@ -104,6 +105,8 @@ def _piece(event: _Event) -> Piece:
     elif event.timings:
         prompt, made, cached = event.timings.counts()
     error = None if event.error is None else message_of(event.error)
+    if finish == _ABORTED and error is None:
+        error = "the server aborted the request"
     return _new(
         Piece,
         (text, reasoning, tool, finish, prompt, made, cached, thought, error, event.id, tokens),

@@ -53,6 +53,21 @@ async def test_a_server_that_does_not_honour_ignore_eos_is_doubted(faulty: Fault
     assert any("stopped after 2 of 4 tokens" in doubt for doubt in found.doubts)
 
 
+async def test_a_field_that_is_refused_inside_the_stream_is_found_out(faulty: Faulty) -> None:
+    """vLLM says 200 before it looks at some fields."""
+
+    async def refusing(_: web.Request, response: web.StreamResponse) -> None:
+        if b'"ignore_eos"' in faulty.bodies[-1]:
+            await response.write(b'data: {"error": {"message": "no ignore_eos"}}\n\n' + DONE)
+            return
+        for data in (TOKEN, TOKEN, TOKEN, LAST, USAGE % 4, DONE):
+            await response.write(data)
+
+    faulty.script = refusing
+    found = await probe(Target.of(EndpointSpec(base_url=faulty.url)))
+    assert found.refused == ("ignore_eos",)
+
+
 async def test_nobody_there_is_an_error_with_the_url_and_a_mend() -> None:
     with pytest.raises(EndpointError, match=r"Nothing answers at http://127\.0\.0\.1:9 .*Start"):
         await probe(Target.of(EndpointSpec(base_url="http://127.0.0.1:9")))

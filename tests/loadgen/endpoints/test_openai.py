@@ -137,6 +137,12 @@ def test_an_error_inside_a_stream_of_status_200_is_an_error() -> None:
     assert one('{"error":"","choices":[{"text":"a"}]}').error == ""
 
 
+def test_an_answer_that_the_server_gave_up_is_an_error() -> None:
+    text = one('{"choices":[{"text":"a","finish_reason":"abort"}]}')
+    assert text == Piece("a", finish="abort", error="the server aborted the request")
+    assert one('{"choices":[{"delta":{},"finish_reason":"abort"}]}').error is not None
+
+
 def test_the_core_of_a_request_is_what_every_server_takes() -> None:
     bare = Ask(CALL, "tiny", prompt=[4, 5, 6], ignore_eos=False, min_tokens=False)
     assert asked(bare) == {
