@@ -38,9 +38,9 @@ def vllm_server(folder: Path, *options: str) -> Iterator[str]:
     """Serve a tiny model as "tiny" with vLLM and give the URL; its answers end soon if they may."""
     python = named_python(VLLM)
     model = tiny_model(python, folder, EASILY)
-    command = [python.with_name("vllm"), "serve", model, "--served-model-name", "tiny"]
+    command = [python.with_name("vllm"), "serve", model.name, "--served-model-name", "tiny"]
     command += ["--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "16"]
-    with _serving([*command, "--enforce-eager", *options], folder / "vllm.log") as url:
+    with _serving([*command, "--enforce-eager", *options], model.parent) as url:
         yield url
 
 
@@ -50,7 +50,7 @@ def transformers_server(folder: Path) -> Iterator[tuple[str, str]]:
     python = named_python(TRANSFORMERS)
     model = tiny_model(python, folder, HARDLY)
     command = [python.with_name("transformers"), "serve", model, "--device", "cpu"]
-    with _serving([*command, "--dtype", "float32"], folder / "transformers.log") as url:
+    with _serving([*command, "--dtype", "float32"], folder) as url:
         yield url, str(model)
 
 
@@ -70,8 +70,9 @@ def tiny_model(python: Path, folder: Path, eos: int) -> Path:
 
 
 @contextmanager
-def _serving(command: Sequence[str | Path], log: Path) -> Iterator[str]:
-    """Run a server on a free port of loopback, and end it and all that it started."""
+def _serving(command: Sequence[str | Path], folder: Path) -> Iterator[str]:
+    """Run a server in a folder, on a free port of loopback; end it and all that it started."""
+    log = folder / "server.log"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -79,6 +80,7 @@ def _serving(command: Sequence[str | Path], log: Path) -> Iterator[str]:
     with log.open("wb") as said:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=folder,
             env=os.environ | OFFLINE,
             stdout=said,
             stderr=subprocess.STDOUT,
