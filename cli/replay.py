@@ -218,11 +218,13 @@ def replay(
 
     Example:  servescope replay --random-input-len 512 --request-rate 8 --duration 60 --backend vllm
     """
-    from servescope.loadgen import runner
+    from servescope.loadgen.crew import Crew
     from servescope.loadgen.experiment import EndpointSpec, Experiment
     from servescope.traces.errors import InputError
 
     if resume:
+        from servescope.loadgen import runner
+
         alone(context, "resume", "quiet")
         if workload.trace is None:
             raise InputError("It is not said which run goes on.", "Name its folder.")
@@ -268,9 +270,13 @@ def replay(
             slo=slo,
             warmup_s=warmup,
         )
-    read_slo(experiment.slo)  # a mistake in it should not wait for the end of the replay
-    with console.progress(f"replaying {workload.name}", quiet=quiet) as show:
-        run = runner.replay(experiment, run_directory(out, experiment.name), show)
+    endpoint_asked = experiment.endpoint
+    with Crew((endpoint_asked and endpoint_asked.workers) or 1) as crew:  # loads while we do
+        from servescope.loadgen import runner
+
+        read_slo(experiment.slo)  # a mistake in it should not wait for the end of the replay
+        with console.progress(f"replaying {workload.name}", quiet=quiet) as show:
+            run = runner.replay(experiment, run_directory(out, experiment.name), show, crew)
     conclude(run, as_json, quiet=quiet)
 
 

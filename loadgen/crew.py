@@ -32,7 +32,10 @@ class WorkerFailed(Exception):
 
 
 class Crew:
-    """Workers from their start to their end. Start them first: they load while the plan is made."""
+    """Workers from their start to their end. Start them first: they load while the plan is made.
+
+    It is left by `async with`, and where there is no loop yet by `with`.
+    """
 
     def __init__(self, count: int) -> None:
         self._members: list[_Member] = []
@@ -47,9 +50,23 @@ class Crew:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._hang_up()
+        await asyncio.to_thread(self._end)
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hang_up()
+        self._end()
+
+    def _hang_up(self) -> None:
         for member in self._members:
             member.hang_up()
-        await asyncio.gather(*(member.end() for member in self._members))
+
+    def _end(self) -> None:
+        while self._members:
+            self._members.pop().end()
 
     @property
     def size(self) -> int:
@@ -155,13 +172,13 @@ class _Member(asyncio.Protocol):
         else:
             self._link.close()
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """Wait for the process, which ends when it is hung up on, and end it if it does not."""
         try:
-            await asyncio.wait_for(asyncio.to_thread(self.process.wait), END_S)
-        except TimeoutError:
+            self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-            await asyncio.to_thread(self.process.wait)
+            self.process.wait()
 
 
 def _settle(future: asyncio.Future[None]) -> None:

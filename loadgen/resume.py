@@ -10,7 +10,6 @@ import polars as pl
 from servescope.loadgen import experiment as experiments
 from servescope.loadgen.experiment import Experiment
 from servescope.loadgen.program import Program
-from servescope.loadgen.run_info import plan_sha256
 from servescope.loadgen.workload import Workload
 from servescope.traces.errors import InputError
 from servescope.traces.run import STOPPED, Run
@@ -23,15 +22,16 @@ def experiment_of(run: Run) -> Experiment:
     return experiments.read(run.path / "experiment.toml")
 
 
-def left_of(run: Run, experiment: Experiment, workload: Workload) -> tuple[list[Program], float]:
+def left_of(
+    run: Run, workload: Workload, plan: pl.DataFrame, plan_sha256: str | None
+) -> tuple[list[Program], float]:
     """Return the programs with calls that were not sent, and the second at which the run goes on.
 
     Calls that have a row, or that were in flight when the client died, are not sent again: their
-    program knows when they ended. Raises InputError if the workload is not the run's own any more,
-    or if nothing is left.
+    program knows when they ended. Raises InputError if the plan is not the run's own any more, or
+    if nothing is left.
     """
-    plan = workload.plan()
-    if plan_sha256(experiment, workload, plan) != run.info.plan_sha256:
+    if plan_sha256 != run.info.plan_sha256:
         raise InputError(
             f"{run.path} was planned from a trace that has changed since.",
             "Restore the trace, or replay it into a new folder.",

@@ -24,9 +24,9 @@ def begun(
     *,
     clock: Literal["real", "virtual"],
     system: str,
-    model: str,
+    model: str | None = None,
 ) -> RunInfo:
-    """Return what is known of a run before its first call."""
+    """Return what is known of a run before its first call, and before its endpoint is known."""
     return RunInfo(
         name=experiment.name,
         system=system,

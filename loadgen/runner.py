@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -22,7 +23,7 @@ from servescope.loadgen.board import Board
 from servescope.loadgen.calibration import Calibration
 from servescope.loadgen.conductor import Conductor, Progress
 from servescope.loadgen.crew import Crew
-from servescope.loadgen.experiment import EndpointSpec, Experiment
+from servescope.loadgen.experiment import EndpointSpec, Experiment, WorkloadSpec
 from servescope.loadgen.gpu import Sampler
 from servescope.loadgen.health import Health, HostClock
 from servescope.loadgen.loops import loop_factory
@@ -34,10 +35,10 @@ from servescope.loadgen.scrape import Scraper
 from servescope.loadgen.target import Target
 from servescope.loadgen.validity import judge
 from servescope.loadgen.worker import write_programs
-from servescope.loadgen.workload import workload_of
+from servescope.loadgen.workload import Workload, workload_of
 from servescope.traces import sent_log
 from servescope.traces.errors import InputError
-from servescope.traces.run import Run, refuse_taken
+from servescope.traces.run import Run, RunInfo, refuse_taken
 
 # What a worker does with stamps right to some percent; more has been measured, and less right.
 TOKENS_A_WORKER = 12_800.0  # a second, each of them a chunk
@@ -45,9 +46,15 @@ STREAMS_A_WORKER = 256  # at a time, where nobody knows how fast they are
 LEAD_S = 0.02  # from the word to the replay's second 0, so that the first call is not late
 
 
-def replay(experiment: Experiment, out: Path, on_progress: Progress | None = None) -> Run:
+def replay(
+    experiment: Experiment,
+    out: Path,
+    on_progress: Progress | None = None,
+    crew: Crew | None = None,
+) -> Run:
     """Replay an experiment against its endpoint in real time and seal the run.
 
+    `crew` are workers that have been started already, while this module was loaded, say.
     A first SIGINT stops it in good order: nothing more is sent, and what is in flight may end. A
     second one gives up what is in flight, whose calls become rows that were cancelled. Raises
     EndpointError before anything is written if the endpoint cannot serve, OutputExists if `out` is
@@ -61,7 +68,7 @@ def replay(experiment: Experiment, out: Path, on_progress: Progress | None = Non
         )
     refuse_taken(out)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_replay(experiment, endpoint, out, None, on_progress))
+        return runner.run(_replay(experiment, endpoint, out, None, on_progress, crew))
 
 
 def resume(path: Path, on_progress: Progress | None = None) -> Run:
@@ -82,10 +89,11 @@ async def _replay(
     out: Path,
     stopped_run: Run | None,
     on_progress: Progress | None,
+    early: Crew | None = None,
 ) -> Run:
     target = Target.of(endpoint)
     calibrated = calibration.kept(calibration.place())
-    async with Crew(endpoint.workers or 1) as crew:  # loading while the plan is made
+    async with early or Crew(endpoint.workers or 1) as crew:  # loading while the plan is made
         wanted, until_s = experiment.workload, None
         if endpoint.users and wanted.duration_s is not None:
             # in a closed loop the trace's own moments do not count: the replay lasts that long
@@ -93,33 +101,22 @@ async def _replay(
             wanted = msgspec.structs.replace(wanted, duration_s=None)
         # the endpoint is probed while the trace is read
         probing = asyncio.ensure_future(probe(target))
-        programs: Sequence[Program]
-        from_s, resumed = 0.0, tuple[float, ...]()
         try:
-            workload = await asyncio.to_thread(
-                workload_of, wanted, experiment.seed, closed=bool(endpoint.users)
-            )
-            programs = workload.programs
-            if stopped_run is not None:
-                programs, from_s = resumption.left_of(stopped_run, experiment, workload)
-                resumed = (*stopped_run.info.resumed_s, from_s)
+            planned = await asyncio.to_thread(_plan, experiment, wanted, stopped_run)
         except BaseException:
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
             raise
+        workload, plan, info = planned.workload, planned.plan, planned.info
         if not endpoint.workers:
             crew.grow(workers_for(endpoint, workload.token_rate, calibrated))
-        plan = workload.plan()
         probed = await probing
-        info = run_info.begun(
-            experiment, workload, plan, clock="real", system=experiment.name, model=probed.model
-        )
         info = msgspec.structs.replace(
             info,
+            model=probed.model,
             endpoint=target.base_urls[0],
             probe=msgspec.to_builtins(probed),
-            resumed_s=resumed,
-            doubts=(*info.doubts, *probed.doubts, *map(resumption.doubt_of, resumed)),
+            doubts=(*info.doubts, *probed.doubts),
         )
         if stopped_run is None:
             run = Run.create(out, experiments.to_toml(experiment), plan, info)
@@ -131,19 +128,26 @@ async def _replay(
             Journal(run),
             target.dialect,
             target.base_urls,
-            sum(len(program.calls) - len(program.ended) for program in programs),
+            sum(len(program.calls) - len(program.ended) for program in planned.programs),
             done=probed.done,
             secrets=target.secrets,
             slo=SLO.parse(experiment.slo) if experiment.slo else None,
         )
         setups = _setups(
-            target, probed, experiment.seed, workload.block_tokens, run, crew.size, from_s, until_s
+            target,
+            probed,
+            experiment.seed,
+            workload.block_tokens,
+            run,
+            crew.size,
+            planned.from_s,
+            until_s,
         )
-        _share_out(programs, setups)
+        _share_out(planned.programs, setups)
         board = Path(setups[0].board)
         scraper = _scraper(target, run, conductor, Board.create(board, crew.size, len(target.urls)))
         host = HostClock()
-        stopped = await _conduct(crew, conductor, scraper, setups, from_s, on_progress)
+        stopped = await _conduct(crew, conductor, scraper, setups, planned.from_s, on_progress)
         for path in (board, *(Path(setup.programs) for setup in setups)):
             path.unlink()
     calls = run.trace.collect()
@@ -155,7 +159,7 @@ async def _replay(
         run.plan,
         health,
         interrupted=bool(stopped),
-        resumed=bool(resumed),
+        resumed=bool(info.resumed_s),
         block_tokens=workload.block_tokens,
         calibration=calibrated,
     )
@@ -176,6 +180,30 @@ async def _replay(
         )
     )
     return run
+
+
+class _Planned(NamedTuple):
+    """What is to be sent: all programs, or those that a stopped run has left, from `from_s` on."""
+
+    workload: Workload
+    plan: pl.DataFrame
+    programs: Sequence[Program]
+    from_s: float
+    info: RunInfo
+
+
+def _plan(experiment: Experiment, wanted: WorkloadSpec, stopped_run: Run | None) -> _Planned:
+    closed = experiment.endpoint is not None and bool(experiment.endpoint.users)
+    workload = workload_of(wanted, experiment.seed, closed=closed)
+    plan = workload.plan()
+    info = run_info.begun(experiment, workload, plan, clock="real", system=experiment.name)
+    if stopped_run is None:
+        return _Planned(workload, plan, workload.programs, 0.0, info)
+    programs, from_s = resumption.left_of(stopped_run, workload, plan, info.plan_sha256)
+    resumed = (*stopped_run.info.resumed_s, from_s)
+    doubts = (*info.doubts, *map(resumption.doubt_of, resumed))
+    info = msgspec.structs.replace(info, resumed_s=resumed, doubts=doubts)
+    return _Planned(workload, plan, programs, from_s, info)
 
 
 async def _conduct(

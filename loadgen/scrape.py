@@ -15,7 +15,6 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
 
 from servescope.loadgen import wire
 from servescope.loadgen.gpu import Sampler
@@ -95,6 +94,9 @@ def _wanted(text: str) -> list[str]:
 
 
 def _parse(line: str) -> Series | None:
+    # not needed before the first call is sent
+    from prometheus_client.parser import text_string_to_metric_families
+
     # without its TYPE line a counter keeps the name that the server gave it
     try:
         ((sample,),) = (family.samples for family in text_string_to_metric_families(line))

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import polars as pl
 
-from servescope.analysis.compare import Comparison
+from servescope.analysis.comparison import Comparison
 from servescope.analysis.metrics import METRICS
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.

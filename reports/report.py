@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from servescope.analysis.compare import compare
+from servescope.analysis.comparison import compare
 from servescope.analysis.slo import SLO
 from servescope.reports import render
 from servescope.reports.blocks import Section

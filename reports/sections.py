@@ -9,8 +9,8 @@ from functools import cached_property
 import polars as pl
 
 from servescope.analysis import metrics
-from servescope.analysis.compare import Comparison
-from servescope.analysis.describe import describe
+from servescope.analysis.comparison import Comparison
+from servescope.analysis.description import describe
 from servescope.analysis.metrics import METRICS
 from servescope.analysis.slo import SLO, attainment
 from servescope.reports import figures

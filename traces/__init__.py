@@ -4,8 +4,9 @@ The names are loaded when they are asked for: what imports one light module of t
 worker process does, does not pay for the tables.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from servescope.traces.lazy import names_of
 
 if TYPE_CHECKING:
     from servescope.traces.catalog import BUNDLED, export, load
@@ -53,8 +54,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'servescope.traces' has no attribute '{name}'")
-    found = globals()[name] = getattr(import_module(f"servescope.traces.{_HOME[name]}"), name)
-    return found
+__getattr__ = names_of(__name__, _HOME)

@@ -96,6 +96,7 @@ class Run:
             run.write_info(info)
         except OSError as error:
             raise OutputFailed.of(path, error) from None
+        run.__dict__["plan"] = plan  # as it would be read
         return run
 
     @classmethod

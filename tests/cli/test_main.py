@@ -166,7 +166,6 @@ def test_a_fault_of_ours_is_admitted_without_a_traceback(
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr("servescope.traces.catalog.load", fail)
-    monkeypatch.setattr("servescope.traces.load", fail)
     ended = cli("analyze", "azure:sample")
     assert ended.code == 70
     assert "ZeroDivisionError: oops" in ended.err

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import parser
 
 from servescope.engine import http
 from servescope.loadgen import scrape
@@ -127,9 +128,9 @@ def test_what_turns_into_no_number_is_told_as_missing_and_once() -> None:
 def test_a_line_that_did_not_change_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     first = page("vllm:a 1\nvllm:b 2")
     parsed: list[str] = []
-    true_parser = scrape.text_string_to_metric_families
+    true_parser = parser.text_string_to_metric_families
     monkeypatch.setattr(
-        scrape,
+        parser,
         "text_string_to_metric_families",
         lambda line: parsed.append(line) or true_parser(line),  # type: ignore[func-returns-value]
     )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from servescope.analysis import SLO, compare
-from servescope.analysis.compare import Comparison, Difference, _Shares
-from servescope.analysis.compare import _in_words as in_words
+from servescope.analysis.comparison import Comparison, Difference, _Shares
+from servescope.analysis.comparison import _in_words as in_words
 from servescope.analysis.intervals import Interval
 from servescope.traces import Run
 from servescope.traces.errors import InputError

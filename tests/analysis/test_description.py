@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from servescope.analysis import describe
-from servescope.analysis.describe import Spread
+from servescope.analysis.description import Spread
 from servescope.traces import Trace, load
 from servescope.traces.provenance import Provenance
 
