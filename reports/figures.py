@@ -94,6 +94,33 @@ def in_flight(calls: Mapping[str, pl.DataFrame]) -> go.Figure:
     return figure
 
 
+def said_by_servers(series: Mapping[str, pl.DataFrame], quantity: str) -> go.Figure | None:
+    """Draw what the servers of each run said over time, a line a replica; None if none says it."""
+    titles = {"running": "calls running", "waiting": "calls waiting", "kv_usage": "KV cache in use"}
+    figure = _canvas("s since start", titles[quantity])
+    figure.update_yaxes(rangemode="tozero", tickformat="~%" if quantity == "kv_usage" else ",~d")
+    number = 0
+    for run, table in series.items():
+        replicas = table.partition_by("replica", maintain_order=True)
+        for replica in replicas:
+            if replica[quantity].is_not_null().any():
+                name = run if len(replicas) == 1 else f"{run}, {replica['replica'][0]}"
+                figure.add_scatter(
+                    x=replica["t_s"].to_list(),
+                    y=replica[quantity].to_list(),  # a null is a hole in the line
+                    name=name,
+                    mode="lines",
+                    line={
+                        "color": PALETTE[number % len(PALETTE)],
+                        "dash": DASHES[number % len(DASHES)],
+                        "shape": "hv",
+                        "width": 1.5,
+                    },
+                )
+            number += 1
+    return figure if figure.data else None
+
+
 def lengths(calls: pl.DataFrame) -> go.Figure:
     """Draw each call's prompt against its answer, in tokens."""
     figure = _canvas("input tokens", "output tokens", log_x=True)

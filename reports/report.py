@@ -8,7 +8,8 @@ from servescope.analysis.comparison import compare
 from servescope.analysis.slo import SLO
 from servescope.reports import render
 from servescope.reports.blocks import Section
-from servescope.reports.sections import SECTIONS, Story
+from servescope.reports.sections import SECTIONS
+from servescope.reports.story import Story
 from servescope.traces.errors import InputError, OutputExists
 from servescope.traces.plugins import installed
 from servescope.traces.run import Run

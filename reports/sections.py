@@ -3,58 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
 import polars as pl
 
 from servescope.analysis import metrics
-from servescope.analysis.comparison import Comparison
 from servescope.analysis.description import describe
 from servescope.analysis.metrics import METRICS
-from servescope.analysis.slo import SLO, attainment
+from servescope.analysis.slo import attainment
 from servescope.reports import figures
 from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table
-from servescope.traces.run import Run
-
-
-@dataclass(frozen=True)
-class Story:
-    """What a report tells: one run, or two and how they compare, and the SLO they are held to."""
-
-    runs: tuple[Run, ...]
-    slo: SLO | None = None
-    comparison: Comparison | None = None
-
-    @property
-    def title(self) -> str:
-        """Heading of the page."""
-        return " against ".join(self.named)
-
-    @cached_property
-    def named(self) -> dict[str, Run]:
-        """The runs by the names that tell them apart."""
-        if self.comparison is None:
-            return {run.info.name: run for run in self.runs}
-        names = (self.comparison.a, self.comparison.b)
-        return dict(zip(names, self.runs, strict=True))
-
-    @cached_property
-    def calls(self) -> dict[str, pl.DataFrame]:
-        """Per-call metrics of each run, by name."""
-        return {name: metrics.of_calls(run.measured) for name, run in self.named.items()}
-
-    @cached_property
-    def summaries(self) -> dict[str, pl.DataFrame]:
-        """Distribution of every metric of each run, by name."""
-        return {name: metrics.summary(run.measured) for name, run in self.named.items()}
-
-    def values(self, metric: str) -> dict[str, pl.Series]:
-        """Values of a metric in each run that has any, by name."""
-        found = {
-            name: metrics.values(run.measured, metric)["value"] for name, run in self.named.items()
-        }
-        return {name: series for name, series in found.items() if len(series)}
+from servescope.reports.server_section import server
+from servescope.reports.story import Story
 
 
 def verdict(story: Story) -> Section:
@@ -299,6 +258,7 @@ SECTIONS: dict[str, Callable[[Story], Section | None]] = {
     "service": service,
     "pictures": pictures,
     "latencies": latencies,
+    "server": server,
     "workload": workload,
     "provenance": provenance,
 }

@@ -1,0 +1,90 @@
+"""The section of what the servers said of themselves, beside what the client received."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from servescope.analysis import servers
+from servescope.reports import figures
+from servescope.reports.blocks import Cell, Column, Figure, Section, Table
+from servescope.reports.story import Story
+
+_COLUMNS = (
+    Column("run", "run"),
+    Column("replica", "replica"),
+    Column("running_mean", "running, mean", "rate"),
+    Column("running_peak", "peak", "rate"),
+    Column("waiting_mean", "waiting, mean", "rate"),
+    Column("waiting_peak", "peak", "rate"),
+    Column("kv_usage_peak", "KV use, peak", "share"),
+    Column("prefix_hit_share", "prompt tokens cached", "share"),
+    Column("preemptions", "preemptions", "count"),
+    Column("generation_tokens", "tokens generated", "count"),
+    Column("received_tokens", "tokens received", "count"),
+    Column("unseen", "scrapes failed", "share"),
+)
+_GPU = (
+    Column("run", "run"),
+    Column("gpu", "GPU of the client's machine"),
+    Column("utilisation_mean", "busy, mean", "share"),
+    Column("memory_peak_gib", "memory, peak (GiB)", "rate"),
+    Column("power_mean_watts", "power, mean (W)", "rate"),
+    Column("energy_joules", "energy (J)", "rate"),
+)
+
+
+def server(story: Story) -> Section | None:
+    """Show queue, KV use and totals of every server that says them."""
+    rows: list[dict[str, Cell]] = []
+    for name, series in story.servers.items():
+        received = _received(story.calls[name])
+        for each in servers.summaries(series):
+            told: dict[str, Cell] = {
+                column.key: getattr(each, column.key)
+                for column in _COLUMNS
+                if column.key not in ("run", "received_tokens")
+            }
+            rows.append({"run": name, "received_tokens": received.get(each.replica), **told})
+    gpus: list[dict[str, Cell]] = []
+    for name, run in story.named.items():
+        for gpu in servers.gpus(run.server) if run.server is not None else ():
+            memory = gpu.memory_peak_bytes
+            gpus.append(
+                {
+                    "run": name,
+                    "gpu": gpu.gpu,
+                    "utilisation_mean": gpu.utilisation_mean,
+                    "memory_peak_gib": None if memory is None else memory / 2**30,
+                    "power_mean_watts": gpu.power_mean_watts,
+                    "energy_joules": gpu.energy_joules,
+                }
+            )
+    blocks: list[Table | Figure] = []
+    if rows:
+        says = (
+            "What each server said on /metrics. Tokens generated and not received were those of"
+            " calls that failed, or of somebody else."
+        )
+        blocks.append(Table(_told(_COLUMNS, rows), rows, says))
+        for quantity, text in (
+            ("running", "Calls that the server computes at once, as it says."),
+            ("waiting", "Calls in the server's queue: what no step had room for."),
+            ("kv_usage", "Share of the KV cache in use; near 1, calls wait or are preempted."),
+        ):
+            picture = figures.said_by_servers(story.servers, quantity)
+            if picture is not None:
+                blocks.append(Figure(picture, text))
+    if gpus:
+        blocks.append(Table(_told(_GPU, gpus), gpus))
+    return Section("server", "What the servers say", tuple(blocks)) if blocks else None
+
+
+def _received(calls: pl.DataFrame) -> dict[str, int]:
+    """Return how many tokens each replica's answers held."""
+    counted = calls.group_by("replica").agg(pl.col("output_tokens").sum())
+    return {str(replica): int(tokens) for replica, tokens in counted.iter_rows() if replica}
+
+
+def _told(columns: tuple[Column, ...], rows: list[dict[str, Cell]]) -> tuple[Column, ...]:
+    """Return the columns in which any row has something to say."""
+    return tuple(c for c in columns if any(row.get(c.key) is not None for row in rows))
