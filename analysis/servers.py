@@ -30,9 +30,9 @@ class Summary:
     scrapes: int
     unseen: float
     running_mean: float | None
-    running_peak: float | None
+    running_peak: int | None
     waiting_mean: float | None
-    waiting_peak: float | None
+    waiting_peak: int | None
     kv_usage_peak: float | None
     prefix_hit_share: float | None
     preemptions: int | None
@@ -123,9 +123,9 @@ def _summary(replica: str, rows: pl.DataFrame) -> Summary:
         scrapes=rows.height,
         unseen=float(silent.mean() or 0.0),  # type: ignore[arg-type]
         running_mean=_mean(moments, gauges["running"]),
-        running_peak=_peak(gauges["running"]),
+        running_peak=_whole(_peak(gauges["running"])),
         waiting_mean=_mean(moments, gauges["waiting"]),
-        waiting_peak=_peak(gauges["waiting"]),
+        waiting_peak=_whole(_peak(gauges["waiting"])),
         kv_usage_peak=_peak(gauges["kv_usage"]),
         prefix_hit_share=hits / queries if queries and hits is not None else None,
         preemptions=_whole(grew["preemptions"]),

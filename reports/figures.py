@@ -98,13 +98,17 @@ def said_by_servers(series: Mapping[str, pl.DataFrame], quantity: str) -> go.Fig
     """Draw what the servers of each run said over time, a line a replica; None if none says it."""
     titles = {"running": "calls running", "waiting": "calls waiting", "kv_usage": "KV cache in use"}
     figure = _canvas("s since start", titles[quantity])
-    figure.update_yaxes(rangemode="tozero", tickformat="~%" if quantity == "kv_usage" else ",~d")
+    figure.update_yaxes(rangemode="tozero", tickformat="~%" if quantity == "kv_usage" else ",~r")
     number = 0
     for run, table in series.items():
         replicas = table.partition_by("replica", maintain_order=True)
         for replica in replicas:
             if replica[quantity].is_not_null().any():
-                name = run if len(replicas) == 1 else f"{run}, {replica['replica'][0]}"
+                url = replica["replica"][0].partition("://")[2]
+                name = ", ".join(
+                    ([run] if len(series) > 1 or len(replicas) == 1 else [])
+                    + ([url] if len(replicas) > 1 else [])
+                )
                 figure.add_scatter(
                     x=replica["t_s"].to_list(),
                     y=replica[quantity].to_list(),  # a null is a hole in the line
