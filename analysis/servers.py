@@ -6,7 +6,10 @@ a scrape that failed a row of nulls: nothing is carried across a hole.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +19,14 @@ from servescope.traces.server import COUNTERS, GAUGES, HOST, KNOWN, KNOWN_NAMES,
 
 Reals = npt.NDArray[np.float64]
 _UP = "up"
+_COUNTED = {part for each in COUNTERS for name in KNOWN[each].names for part in name.split("+")}
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What one replica said in a run; None where it did not say.
 
-    Means are over time. Counts are what its counters grew by; a counter that falls began anew.
+    Means are over time. Counts are what its counters grew by from its first answer to its last.
     `prefix_hit_share` is of the tokens of prompts. `unseen` is the share of scrapes that failed.
     """
 
@@ -51,31 +55,50 @@ class Gpu:
 
 
 def over_time(samples: pl.DataFrame) -> pl.DataFrame:
-    """Return a row a scrape: t_s, replica, and every quantity of `traces.server.KNOWN`.
+    """Return a row a scrape: t_s, replica, up, and every quantity of `traces.server.KNOWN`.
 
-    A quantity is null where the server does not say it or did not answer. Replicas that never say
-    any are left out.
+    Counters are what they grew by since the replica's first answer. A quantity is null where the
+    server does not say it or did not answer. Replicas that never say any are left out.
     """
     wanted = pl.col("name").is_in([*KNOWN_NAMES, _UP]) & (pl.col("replica") != HOST)
-    rows: list[dict[str, float | str | None]] = []
+    rows: list[tuple[float | str | bool | None, ...]] = []
     for (replica,), said in samples.filter(wanted).group_by("replica", maintain_order=True):
-        series: dict[tuple[str, str], float | None] = {}
-        mine: list[dict[str, float | str | None]] = []
-        speaks = False
-        for (t_s,), scrape in said.group_by("t_s", maintain_order=True):
-            up = True
-            for name, labels, value in scrape.select("name", "labels", "value").iter_rows():
-                if name == _UP:
-                    up = value == 1
-                else:
-                    series[name, labels] = value
-            now = live(series) if up else {}
-            mine.append({"t_s": t_s, "replica": replica, **{n: now.get(n) for n in KNOWN}})
-            speaks = speaks or bool(now)
-        if speaks:
-            rows += mine
-    schema = {"t_s": pl.Float64, "replica": pl.String, **dict.fromkeys(KNOWN, pl.Float64)}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+        scrapes = list(_scrapes(said))
+        if any(known for _, _, known in scrapes):
+            rows += [
+                (t_s, str(replica), up, *(known.get(name) for name in KNOWN))
+                for t_s, up, known in scrapes
+            ]
+    schema = {"t_s": pl.Float64, "replica": pl.String, "up": pl.Boolean}
+    return pl.DataFrame(rows, {**schema, **dict.fromkeys(KNOWN, pl.Float64)}, orient="row")
+
+
+def _scrapes(said: pl.DataFrame) -> Iterator[tuple[float, bool, dict[str, float]]]:
+    """Yield when each scrape of one replica was, whether it answered, and what is known then.
+
+    Every series is counted by itself: one that falls began anew at 0, as its server did, and one
+    that was not there at the first answer began at 0 too, since servers show no counter before they
+    use it. One that goes and comes back goes on.
+    """
+    now: dict[tuple[str, str], float | None] = {}
+    last: dict[tuple[str, str], float] = {}
+    answered = False
+    samples = said.select("t_s", "name", "labels", "value").iter_rows()
+    for t_s, scrape in groupby(samples, itemgetter(0)):
+        up = True
+        for _, name, labels, value in scrape:
+            series = name, labels
+            if name == _UP:
+                up = value == 1
+            elif name not in _COUNTED:
+                now[series] = value
+            elif value is not None:
+                before = last.get(series, 0.0 if answered else value)
+                grew = value - before if value >= before else value
+                now[series] = (now.get(series) or 0.0) + grew
+                last[series] = value
+        yield t_s, up, live(now) if up else {}
+        answered = answered or up
 
 
 def summaries(series: pl.DataFrame) -> list[Summary]:
@@ -115,13 +138,12 @@ _NOTHING = np.empty(0), np.empty(0)
 def _summary(replica: str, rows: pl.DataFrame) -> Summary:
     moments = rows["t_s"].to_numpy()
     gauges = {name: rows[name].to_numpy() for name in GAUGES}  # nulls become NaN
-    grew = {name: _growth(rows[name].drop_nulls().to_numpy()) for name in COUNTERS}
+    grew = rows.select(pl.col(*COUNTERS).max()).row(0, named=True)
     queries, hits = grew["prefix_queries"], grew["prefix_hits"]
-    silent = rows.select(pl.all_horizontal(pl.col(name).is_null() for name in KNOWN)).to_series()
     return Summary(
         replica=replica,
         scrapes=rows.height,
-        unseen=float(silent.mean() or 0.0),  # type: ignore[arg-type]
+        unseen=int((~rows["up"]).sum()) / rows.height,
         running_mean=_mean(moments, gauges["running"]),
         running_peak=_whole(_peak(gauges["running"])),
         waiting_mean=_mean(moments, gauges["waiting"]),
@@ -137,10 +159,7 @@ def _whole(count: float | None) -> int | None:
     return None if count is None else round(count)
 
 
-def _mean(
-    moments: Reals,
-    values: Reals,
-) -> float | None:
+def _mean(moments: Reals, values: Reals) -> float | None:
     """Return the mean over time of a value that stays as it was said until it is said again."""
     known = ~np.isnan(values)
     if not known.any():
@@ -156,9 +175,7 @@ def _peak(values: Reals) -> float | None:
     return float(known.max()) if len(known) else None
 
 
-def _growth(values: Reals) -> float | None:
-    """Return what a counter grew by; one that falls began anew at 0, as its server did."""
-    if not len(values):
-        return None
+def _growth(values: Reals) -> float:
+    """Return what a counter grew by; one that falls began anew at 0."""
     steps = np.diff(values)
     return float(np.where(steps < 0, values[1:], steps).sum())

@@ -8,6 +8,7 @@ from servescope.analysis import servers
 from servescope.reports import figures
 from servescope.reports.blocks import Cell, Column, Figure, Section, Table
 from servescope.reports.story import Story
+from servescope.traces.server import labels_of
 
 _COLUMNS = (
     Column("run", "run"),
@@ -37,7 +38,7 @@ def server(story: Story) -> Section | None:
     """Show queue, KV use and totals of every server that says them."""
     rows: list[dict[str, Cell]] = []
     for name, series in story.servers.items():
-        received = _received(story.calls[name])
+        received = _received(story.named[name].trace.collect())
         for each in servers.summaries(series):
             told: dict[str, Cell] = {
                 column.key: getattr(each, column.key)
@@ -52,7 +53,7 @@ def server(story: Story) -> Section | None:
             gpus.append(
                 {
                     "run": name,
-                    "gpu": gpu.gpu,
+                    "gpu": " ".join(labels_of(gpu.gpu).values()),
                     "utilisation_mean": gpu.utilisation_mean,
                     "memory_peak_gib": None if memory is None else memory / 2**30,
                     "power_mean_watts": gpu.power_mean_watts,
@@ -65,6 +66,8 @@ def server(story: Story) -> Section | None:
             "What each server said on /metrics. Tokens generated and not received were those of"
             " calls that failed, or of somebody else."
         )
+        if any(run.info.warmup_s for run in story.runs):
+            says += " The warm-up counts here."
         blocks.append(Table(_told(_COLUMNS, rows), rows, says))
         for quantity, text in (
             ("running", "Calls that the server computes at once, as it says."),

@@ -32,6 +32,7 @@ from servescope.loadgen.records import Record
 from servescope.loadgen.runner import workload_of
 from servescope.reports.sections import SECTIONS
 from servescope.traces import BUNDLED, RunInfo
+from servescope.traces import server as server_metrics
 from servescope.traces.formats import BUILT_IN as FORMATS
 
 ROOT = Path(__file__).parents[1]
@@ -225,6 +226,11 @@ def keys_of(struct: type[msgspec.Struct], above: str = "") -> dict[str, set[str]
                 keys[above + field.name] = set(part.__struct_fields__)
                 keys |= keys_of(part, f"{above}{field.name}.")
     return keys
+
+
+def test_every_metric_that_is_taken_from_a_server_is_listed() -> None:
+    known = {*server_metrics.KNOWN, *server_metrics.KNOWN_NAMES, *server_metrics.SCHEMA}
+    assert known <= names(text_of("reference/server-metrics.md"))
 
 
 def test_every_key_of_an_experiment_is_listed_in_its_table() -> None:

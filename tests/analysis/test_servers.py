@@ -79,6 +79,82 @@ def test_counters_count_from_the_first_scrape_and_a_server_that_began_anew_from_
     assert summary.generation_tokens == 400 + 40
 
 
+TOKENS = "vllm:generation_tokens_total"
+
+
+def counted(*scrapes: dict[str, float | None]) -> int | None:
+    """Return the tokens that a server counted which said these values by labels, once a second."""
+    rows: list[tuple[float, str, str, str, float | None]] = []
+    for second, scrape in enumerate(scrapes):
+        rows += [(float(second), A, TOKENS, labels, value) for labels, value in scrape.items()]
+        rows.append((float(second), A, "up", "", 1.0))
+    (summary,) = summaries(over_time(samples(*rows)))
+    return summary.generation_tokens
+
+
+def test_an_engine_that_began_anew_is_not_hidden_by_one_that_went_on() -> None:
+    assert counted({"engine=0": 100, "engine=1": 100}, {"engine=0": 10, "engine=1": 400}) == 310
+
+
+def test_a_counter_that_is_shown_once_it_is_used_began_at_0() -> None:
+    """SGLang has no line for a counter before the first call: what is there then is new."""
+    running = "sglang:num_running_reqs"
+    said = samples(
+        (0.0, A, running, "", 0.0),
+        (0.0, A, "up", "", 1.0),
+        (1.0, A, "sglang:generation_tokens_total", "", 70.0),
+        (1.0, A, "up", "", 1.0),
+        (2.0, A, "sglang:generation_tokens_total", "", 90.0),
+        (2.0, A, "up", "", 1.0),
+    )
+    series = over_time(said)
+    assert series["generation_tokens"].to_list() == [None, 70.0, 90.0]
+    assert summaries(series)[0].generation_tokens == 90
+
+
+def test_a_server_that_answers_late_is_counted_from_its_first_answer() -> None:
+    said = samples(
+        (0.0, A, "up", "", 0.0),
+        (1.0, A, TOKENS, "", 5000.0),
+        (1.0, A, "up", "", 1.0),
+        (2.0, A, TOKENS, "", 5010.0),
+        (2.0, A, "up", "", 1.0),
+    )
+    assert summaries(over_time(said))[0].generation_tokens == 10
+
+
+def test_a_series_that_goes_and_comes_back_is_not_counted_twice() -> None:
+    both = {"engine=0": 500.0, "engine=1": 500.0}
+    assert counted(both, {"engine=1": None}, {"engine=1": 520.0}) == 20
+    assert counted(both, {"engine=1": None}, {"engine=1": 30.0}) == 30  # it came back anew
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=6))
+def test_what_is_counted_is_what_was_made_however_often_the_server_restarts(
+    lives: list[list[int]],
+) -> None:
+    """Each life counts from 0; a restart shows where the new count is below the old one."""
+    values, made = [0], 0
+    for life in lives:
+        if values[-1]:
+            values.append(0)
+        for step in life:
+            values.append(values[-1] + step)
+            made += step
+    assert counted(*({"": float(value)} for value in values)) == made
+
+
+def test_a_server_that_answers_with_nothing_known_yet_did_not_fail() -> None:
+    said = samples(
+        (0.0, A, "up", "", 1.0),
+        (1.0, A, "sglang:num_queue_reqs", "", 0.0),
+        (1.0, A, "up", "", 1.0),
+    )
+    series = over_time(said)
+    assert series["up"].to_list() == [True, True]
+    assert summaries(series)[0].unseen == 0
+
+
 def test_a_share_of_scrapes_that_failed_is_said() -> None:
     rows: list[tuple[float, str, str, str, float | None]] = [
         (0.0, A, "vllm:num_requests_running", "", 1.0)

@@ -7,6 +7,8 @@ from servescope.loadgen.simulate import simulate
 from servescope.reports import Story, render, sections_of, story_of
 from servescope.reports.blocks import Figure, Table
 from servescope.reports.server_section import server
+from servescope.traces import Run, RunInfo
+from servescope.traces.run import frame_of_rows
 from servescope.traces.server import HOST, Journal, Sample, seal
 
 URL = "http://127.0.0.1:8000"
@@ -46,7 +48,7 @@ def test_the_section_shows_what_was_said_and_no_column_of_what_was_not(story: St
         (1.0, URL, "vllm:num_requests_running", "", 6.0),
         (1.0, URL, "vllm:generation_tokens_total", "", 100.0),
         (1.0, URL, "up", "", 1.0),
-        (0.0, HOST, "gpu_memory_used_bytes", "gpu=0", 3 * 2.0**30),
+        (0.0, HOST, "gpu_memory_used_bytes", "gpu=0,name=NVIDIA H100", 3 * 2.0**30),
     )
     told = Story(story.runs)
     section = server(told)
@@ -59,8 +61,43 @@ def test_the_section_shows_what_was_said_and_no_column_of_what_was_not(story: St
     assert {column.key for column in replicas.columns} == {
         "run", "replica", "running_mean", "running_peak", "generation_tokens", "unseen",
     }  # fmt: skip
-    assert [row["memory_peak_gib"] for row in gpus.rows] == [3.0]
+    assert [(row["gpu"], row["memory_peak_gib"]) for row in gpus.rows] == [("0 NVIDIA H100", 3.0)]
     (picture,) = (block for block in section.blocks if isinstance(block, Figure))
     (line,) = picture.figure.data
     assert list(line.y) == [0.0, 6.0]
     assert "3.00" in render.html("page", [section])
+
+
+def test_tokens_received_are_those_of_the_whole_run_as_tokens_generated_are(tmp_path: Path) -> None:
+    """A server that lost nothing must not look as if it had: its counters know no warm-up."""
+    info = RunInfo(
+        name="mine", system="x", clock="real", version="0", started="", seed=0, warmup_s=5.0
+    )
+    rows = [
+        {
+            "call_id": f"c{due_s}",
+            "status": "ok",
+            "due_s": due_s,
+            "sent_s": due_s,
+            "end_s": due_s + 1,
+            "input_tokens": 5,
+            "output_tokens": 40,
+            "replica": URL,
+        }
+        for due_s in (1.0, 6.0)
+    ]
+    run = Run.create(tmp_path / "run", {}, frame_of_rows(rows), info)
+    run.append(frame_of_rows(rows))
+    told = Story((run,))
+    say(
+        told,
+        (0.0, URL, "vllm:generation_tokens_total", "", 1000.0),
+        (0.0, URL, "up", "", 1.0),
+        (7.0, URL, "vllm:generation_tokens_total", "", 1080.0),
+        (7.0, URL, "up", "", 1.0),
+    )
+    section = server(told)
+    assert section is not None
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    assert [(row["generation_tokens"], row["received_tokens"]) for row in table.rows] == [(80, 80)]
+    assert "warm-up" in table.says
