@@ -24,7 +24,8 @@ def conclude(run: Run, as_json: bool, *, quiet: bool = False) -> None:
         console.say(f"Interrupted before any call had ended. Run: {run.path}")
         raise typer.Exit(INTERRUPTED)
     story = story_of([run], read_slo(run.info.slo))
-    page = write(story, run.path / "report.html")
+    # a run that was taken up again has one of its first part
+    page = write(story, run.path / "report.html", overwrite=True)
     made = sections_of(story)
     if as_json:
         print(render.json(story.title, made).decode())

@@ -24,6 +24,8 @@ from servescope.loadgen.messages import (
 
 Listener = Callable[[int, Ended | Beat], None]
 START_S = 30.0
+SILENT_S = 20.0  # a worker says something ten times a second
+LOOK_S = 1.0
 END_S = 2.0
 
 
@@ -83,8 +85,11 @@ class Crew:
         for member, setup in zip(self._members, setups, strict=True):
             await member.connect(listener)
             member.tell(setup)
-        async with asyncio.timeout(START_S):
-            await asyncio.gather(*(member.ready for member in self._members))
+        try:
+            async with asyncio.timeout(START_S):
+                await asyncio.gather(*(member.ready for member in self._members))
+        except TimeoutError:
+            raise WorkerFailed(f"A worker was not ready within {START_S:g} s.") from None
 
     def go(self, zero_s: float) -> None:
         """Let all begin; `zero_s` of `time.monotonic()` is the run's second 0."""
@@ -96,9 +101,27 @@ class Crew:
         for member in self._members:
             member.tell(Stop(now))
 
-    async def finished(self) -> None:
-        """Wait until all have finished; raises WorkerFailed as soon as one fails."""
-        await asyncio.gather(*(member.finished for member in self._members))
+    async def finished(self) -> list[str]:
+        """Wait until all have finished, and return how some failed, if any did.
+
+        One that fails, or says nothing for `SILENT_S`, stops the others in good order: what they
+        have in flight may end.
+        """
+        failures: list[str] = []
+        waiting = {member.finished: member for member in self._members}
+        while waiting:
+            done, _ = await asyncio.wait(
+                waiting, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                for member in waiting.values():
+                    member.look()
+            for future in done:
+                del waiting[future]
+                if error := future.exception():
+                    failures.append(str(error))
+                    self.stop()
+        return failures
 
 
 class _Member(asyncio.Protocol):
@@ -112,6 +135,7 @@ class _Member(asyncio.Protocol):
         self._listener: Listener | None = None
         self._unpacker = Unpacker(Ended | Beat | Ready | Finished | Fault)
         self._hung_up = False
+        self._silent = 0  # looks in a row at which it had said nothing since the last
 
     @classmethod
     def start(cls, number: int) -> _Member:
@@ -137,7 +161,18 @@ class _Member(asyncio.Protocol):
         if self._transport and not self._transport.is_closing():
             self._transport.write(packed(message))
 
+    def look(self) -> None:
+        """Give the worker up that has been silent for too many looks.
+
+        Looks are counted and not seconds: those in which this process itself slept do not count.
+        """
+        self._silent += 1
+        if self._silent * LOOK_S > SILENT_S:
+            self._fail(f"it has said nothing for {SILENT_S:g} s")
+            self.process.kill()
+
     def data_received(self, data: bytes) -> None:
+        self._silent = 0
         for message in self._unpacker.feed(data):
             self._hear(message)
 

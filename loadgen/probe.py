@@ -18,7 +18,7 @@ from servescope.loadgen.program import Call
 from servescope.loadgen.prompts import Prompts
 from servescope.loadgen.target import Target
 from servescope.traces.errors import EndpointError
-from servescope.traces.status import OK, SERVER
+from servescope.traces.status import OK, SERVER, TLS
 
 PROBE_INPUT, PROBE_OUTPUT = 16, 4
 # Fields that are no part of the dialect's core: a server may refuse them.
@@ -171,7 +171,7 @@ async def _first_model(client: Client, target: Target) -> str:
     try:
         status, body = await client.get(f"{base}/v1/models")
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise _unreachable(target, wire.fault_of(error)[1]) from None
+        raise _unreachable(target, *wire.fault_of(error)) from None
     try:
         models: list[dict[str, Any]] = msgspec.json.decode(body)["data"]
         return str(models[0]["id"])
@@ -187,7 +187,7 @@ def _unusable(target: Target, model: str, tried: _Tried) -> EndpointError:
     url = target.urls[0]
     match tried.status:
         case "connection" | "refused" | "dns" | "tls" | "reset":
-            return _unreachable(target, said)
+            return _unreachable(target, tried.status, said)
         case "http_401" | "http_403":
             return EndpointError(
                 f"{url} refused the key: {said}",
@@ -205,7 +205,13 @@ def _unusable(target: Target, model: str, tried: _Tried) -> EndpointError:
             )
 
 
-def _unreachable(target: Target, said: str) -> EndpointError:
+def _unreachable(target: Target, status: str, said: str) -> EndpointError:
+    if status == TLS:
+        return EndpointError(
+            f"No safe connection to {target.base_urls[0]} can be made ({said[:160]}).",
+            "If you trust its certificate, name the file of it in SSL_CERT_FILE; if it speaks no"
+            " TLS, write http://.",
+        )
     return EndpointError(
         f"Nothing answers at {target.base_urls[0]} ({said[:160]}).",
         "Start the server, or check --base-url.",

@@ -147,7 +147,9 @@ async def _replay(
         board = Path(setups[0].board)
         scraper = _scraper(target, run, conductor, Board.create(board, crew.size, len(target.urls)))
         host = HostClock()
-        stopped = await _conduct(crew, conductor, scraper, setups, planned.from_s, on_progress)
+        interrupted, failures = await _conduct(
+            crew, conductor, scraper, setups, planned.from_s, on_progress
+        )
         for path in (board, *(Path(setup.programs) for setup in setups)):
             path.unlink()
     calls = run.trace.collect()
@@ -158,7 +160,8 @@ async def _replay(
         calls,
         run.plan,
         health,
-        interrupted=bool(stopped),
+        interrupted=interrupted,
+        failures=failures,
         resumed=bool(info.resumed_s),
         block_tokens=workload.block_tokens,
         calibration=calibrated,
@@ -166,10 +169,10 @@ async def _replay(
     run.seal(
         msgspec.structs.replace(
             run_info.ended(info, calls),
-            interrupted=bool(stopped),
+            interrupted=interrupted,
             zero_monotonic_s=conductor.zero_s,
             zero_unix_s=conductor.zero_s + time.time() - time.monotonic(),
-            client=health.as_dict(),
+            client={**health.as_dict(), "failures": failures},
             validity=validity,
             doubts=(
                 *info.doubts,
@@ -213,8 +216,11 @@ async def _conduct(
     setups: Sequence[Setup],
     from_s: float,
     on_progress: Progress | None,
-) -> list[bool]:
-    """Let the workers replay and write down what they hand back; returns whether it was stopped."""
+) -> tuple[bool, list[str]]:
+    """Let the workers replay and write down what they hand back.
+
+    Returns whether somebody stopped it, and how workers failed that were given up.
+    """
     loop = asyncio.get_running_loop()
     await crew.prepare(setups, conductor.hear)
     watchers = [
@@ -235,7 +241,7 @@ async def _conduct(
             if watchers[0].done():
                 finished.cancel()
                 watchers[0].result()
-            await finished
+            failures = await finished
     finally:
         for task in watchers:
             task.cancel()
@@ -243,7 +249,7 @@ async def _conduct(
         conductor.close()
     if scraper:
         await scraper.finish()
-    return stopped
+    return bool(stopped), failures
 
 
 def _ran_out(calls: pl.DataFrame, plan: pl.DataFrame, until_s: float | None) -> list[str]:

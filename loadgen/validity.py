@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from servescope.loadgen.calibration import Calibration
@@ -48,6 +50,7 @@ def judge(
     health: Health,
     *,
     interrupted: bool,
+    failures: Sequence[str] = (),
     resumed: bool = False,
     block_tokens: int | None = None,
     calibration: Calibration | None = None,
@@ -57,6 +60,12 @@ def judge(
     if calls.height and not (calls["status"] == OK).any():
         doubts.say(
             "No call was served: there is nothing to measure; look into the server's log.",
+            "invalid",
+        )
+    for failure in failures:
+        doubts.say(
+            f"{failure.splitlines()[0].rstrip('.')}. What it had in flight is lost, and the others"
+            " were stopped; --resume sends the rest.",
             "invalid",
         )
     _judge_client(doubts, health, calls)

@@ -138,8 +138,14 @@ def fault_of(error: BaseException) -> tuple[str, str]:
 
 
 def _told(error: BaseException) -> str:
-    """Return what went wrong, in the operating system's words if it has any."""
+    """Return what went wrong, in the words of TLS or of the operating system if they have any."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return _told(error.certificate_error)
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):  # whose errno is none of the operating system's
+        return (getattr(cause, "reason", None) or str(cause)).replace("_", " ").lower()
     if isinstance(cause, OSError) and cause.errno:
         return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror or str(cause)
     return str(cause) or type(cause).__name__

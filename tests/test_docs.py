@@ -31,7 +31,7 @@ from servescope.loadgen.probe import Probe
 from servescope.loadgen.records import Record
 from servescope.loadgen.runner import workload_of
 from servescope.reports.sections import SECTIONS
-from servescope.traces import BUNDLED, RunInfo
+from servescope.traces import BUNDLED, RunInfo, status
 from servescope.traces import server as server_metrics
 from servescope.traces.formats import BUILT_IN as FORMATS
 
@@ -192,6 +192,7 @@ def test_every_plug_in_point_is_in_the_table_and_has_a_page_with_its_entry_point
         ),
         ("reference/arrivals.md", set(PROCESSES)),
         ("reference/dispatch.md", {*DISPATCH, *PRIORITY}),
+        ("reference/statuses.md", {v for k, v in vars(status).items() if k.isupper()}),
         ("how-to/replay-a-trace.md", set(endpoints.BUILT_IN)),
         ("how-to/add-a-report-section.md", set(SECTIONS)),
         ("reference/formats/index.md", {*FORMATS, *BUNDLED}),

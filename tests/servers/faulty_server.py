@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ async def well_behaved(_: web.Request, response: web.StreamResponse) -> None:
 
 
 @asynccontextmanager
-async def serving(server: Faulty) -> AsyncIterator[Faulty]:
+async def serving(server: Faulty, tls: ssl.SSLContext | None = None) -> AsyncIterator[Faulty]:
     """Listen on a free port of loopback as long as the context lasts."""
     app = web.Application(client_max_size=1 << 26)
     app.router.add_post("/v1/completions", server.answer)
@@ -59,8 +60,8 @@ async def serving(server: Faulty) -> AsyncIterator[Faulty]:
     app.router.add_get("/v1/models", server.models)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0, handler_cancellation=True)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    server.url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
     try:
         yield server
     finally:
