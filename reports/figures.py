@@ -120,8 +120,10 @@ def said_by_servers(series: Mapping[str, pl.DataFrame], quantity: str) -> go.Fig
                         "shape": "hv",
                         "width": 1.5,
                     },
+                    hovertemplate="%{y} at %{x:.1f} s",
                 )
             number += 1
+    figure.update_layout(height=340 + 19 * max(0, len(figure.data) - 4))  # a legend of many lines
     return figure if figure.data else None
 
 

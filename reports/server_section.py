@@ -18,10 +18,10 @@ _COLUMNS = (
     Column("waiting_mean", "waiting, mean", "rate"),
     Column("waiting_peak", "peak", "count"),
     Column("kv_usage_peak", "KV use, peak", "share"),
-    Column("prefix_hit_share", "prompt tokens cached", "share"),
+    Column("prefix_hit_share", "prefix hits", "share"),
     Column("preemptions", "preemptions", "count"),
     Column("generation_tokens", "tokens generated", "count"),
-    Column("received_tokens", "tokens received", "count"),
+    Column("received_tokens", "received", "count"),
     Column("unseen", "scrapes failed", "share"),
 )
 _GPU = (
@@ -63,8 +63,8 @@ def server(story: Story) -> Section | None:
     blocks: list[Table | Figure] = []
     if rows:
         says = (
-            "What each server said on /metrics. Tokens generated and not received were those of"
-            " calls that failed, or of somebody else."
+            "What each server said on /metrics. Prefix hits are of the tokens of prompts. Tokens"
+            " generated and not received were those of calls that failed, or of somebody else."
         )
         if any(run.info.warmup_s for run in story.runs):
             says += " The warm-up counts here."
