@@ -43,6 +43,10 @@ from servescope.traces.run import Run, RunInfo, refuse_taken
 # What a worker does with stamps right to some percent; more has been measured, and less right.
 TOKENS_A_WORKER = 12_800.0  # a second, each of them a chunk
 STREAMS_A_WORKER = 256  # at a time, where nobody knows how fast they are
+UNSEEN_PRIORITY = (
+    "The server takes priorities, and no client can see whether it heeds them: vLLM does only with"
+    " --scheduling-policy priority."
+)
 LEAD_S = 0.02  # from the word to the replay's second 0, so that the first call is not late
 
 
@@ -116,7 +120,11 @@ async def _replay(
             model=probed.model,
             endpoint=target.base_urls[0],
             probe=msgspec.to_builtins(probed),
-            doubts=(*info.doubts, *probed.doubts),
+            doubts=(
+                *info.doubts,
+                *probed.doubts,
+                *([UNSEEN_PRIORITY] if endpoint.priority != "none" else []),
+            ),
         )
         if stopped_run is None:
             run = Run.create(out, experiments.to_toml(experiment), plan, info)

@@ -239,6 +239,23 @@ def test_llama_cpp_is_replayed_and_counts_what_was_planned(
     assert float(told[-1]) >= float(served["output_tokens"].sum())
 
 
+def test_that_priorities_may_be_ignored_is_a_standing_doubt(
+    faulty_url: str, tmp_path: Path
+) -> None:
+    said = []
+    for priority in ("none", "program-arrival"):
+        experiment = Experiment(
+            name=priority,
+            workload=WorkloadSpec(
+                synthetic=SyntheticSpec(input_tokens=8, output_tokens=2), calls=2
+            ),
+            endpoint=EndpointSpec(base_url=faulty_url, priority=priority),
+        )
+        run = runner.replay(experiment, tmp_path / priority)
+        said.append(any("whether it heeds them" in doubt for doubt in run.info.doubts))
+    assert said == [False, True]
+
+
 @pytest.mark.thirdparty
 def test_a_cache_that_another_run_has_warmed_is_found_out(llama_url: str, tmp_path: Path) -> None:
     """Nothing is shared in this plan, so what llama.cpp finds in its cache is of the run before."""
