@@ -10,11 +10,12 @@ import polars as pl
 import pytest
 from aiohttp import web
 from faulty_server import DONE, LAST, TOKEN, Faulty
+from setups import setup_of
 
 from servescope.loadgen import endpoints
 from servescope.loadgen.board import Board
 from servescope.loadgen.experiment import EndpointSpec
-from servescope.loadgen.messages import Beat, Ended, Setup, Unpacker
+from servescope.loadgen.messages import Beat, Ended, Unpacker
 from servescope.loadgen.program import Call, Program
 from servescope.loadgen.records import record_of
 from servescope.loadgen.target import Target
@@ -50,20 +51,6 @@ def numbered(programs: tuple[Program, ...]) -> list[Program]:
             number += 1
         made.append(msgspec.structs.replace(one, calls=tuple(calls)))
     return made
-
-
-def setup_of(server: Faulty, folder: Path, **options: Any) -> Setup:
-    fields: dict[str, Any] = {
-        "worker": 0, "workers": 1, "urls": [server.url + "/v1/completions"], "backend": "openai",
-        "model": "tiny", "headers": {}, "secrets": (), "seed": 0, "block_tokens": None,
-        "tokenizer": None, "history": "planned", "ignore_eos": True, "min_tokens": False,
-        "usage_each": False, "refused": (), "extra_body": {}, "timeout_s": 60.0, "idle_s": 60.0,
-        "retries": 0, "reuse": True, "done": False, "max_concurrency": None, "users": None,
-        "dispatch": "round-robin", "dispatch_params": {}, "priority": "none",
-        "priority_params": {}, "board": str(folder / "board"),
-        "programs": str(folder / "programs"), "sent": str(folder / "sent"),
-    }  # fmt: skip
-    return Setup(**{**fields, **options})
 
 
 class Heard:

@@ -193,8 +193,9 @@ def test_calls_are_ordered_by_when_they_were_due_then_by_name(tmp_path: Path) ->
 def test_a_damaged_table_is_said_to_be_damaged(tmp_path: Path, name: str) -> None:
     run = a_run(tmp_path / "r[1]")
     (run.path / f"{name}.parquet").write_bytes(b"PAR1 and then nothing")
+    damaged = Run.open(run.path)
     with pytest.raises(NotARun, match=rf"{name}\.parquet cannot be read"):
-        _ = run.plan if name == "plan" else run.trace
+        _ = damaged.plan if name == "plan" else damaged.trace
 
 
 def test_brackets_in_a_path_are_no_pattern(tmp_path: Path) -> None:
