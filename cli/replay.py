@@ -229,7 +229,7 @@ def replay(
         if workload.trace is None:
             raise InputError("It is not said which run goes on.", "Name its folder.")
         with console.progress(f"resuming {workload.trace}", quiet=quiet) as show:
-            run = runner.resume(Path(workload.trace), show)
+            run = runner.resume(Path(workload.trace), show, step_back=True)
         conclude(run, as_json, quiet=quiet)
         return
     urls = base_url or ["http://127.0.0.1:8000"]
@@ -276,7 +276,9 @@ def replay(
 
         read_slo(experiment.slo)  # a mistake in it should not wait for the end of the replay
         with console.progress(f"replaying {workload.name}", quiet=quiet) as show:
-            run = runner.replay(experiment, run_directory(out, experiment.name), show, crew)
+            run = runner.replay(
+                experiment, run_directory(out, experiment.name), show, crew, step_back=True
+            )
     conclude(run, as_json, quiet=quiet)
 
 

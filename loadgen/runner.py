@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +47,7 @@ UNSEEN_PRIORITY = (
     "The server takes priorities, and no client can see whether it heeds them: vLLM does only with"
     " --scheduling-policy priority."
 )
+BEHIND = 19  # niceness; where all cores are full, a seventieth of one is left to write down with
 LEAD_S = 0.02  # from the word to the replay's second 0, so that the first call is not late
 
 
@@ -55,10 +56,14 @@ def replay(
     out: Path,
     on_progress: Progress | None = None,
     crew: Crew | None = None,
+    *,
+    step_back: bool = False,
 ) -> Run:
     """Replay an experiment against its endpoint in real time and seal the run.
 
-    `crew` are workers that have been started already, while this module was loaded, say.
+    `crew` are workers that have been started already, while this module was loaded, say. With
+    `step_back` this process lets them go first where they share a core, from their start on and
+    for good: it is for a process that does nothing else.
     A first SIGINT stops it in good order: nothing more is sent, and what is in flight may end. A
     second one gives up what is in flight, whose calls become rows that were cancelled. Raises
     EndpointError before anything is written if the endpoint cannot serve, OutputExists if `out` is
@@ -72,10 +77,10 @@ def replay(
         )
     refuse_taken(out)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_replay(experiment, endpoint, out, None, on_progress, crew))
+        return runner.run(_replay(experiment, endpoint, out, None, on_progress, crew, step_back))
 
 
-def resume(path: Path, on_progress: Progress | None = None) -> Run:
+def resume(path: Path, on_progress: Progress | None = None, *, step_back: bool = False) -> Run:
     """Send what a run that was stopped or killed has not sent, and seal it again.
 
     Raises NotARun for what is no run, and InputError if nothing is left or the trace has changed.
@@ -84,7 +89,9 @@ def resume(path: Path, on_progress: Progress | None = None) -> Run:
     experiment = resumption.experiment_of(run)
     assert experiment.endpoint is not None
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_replay(experiment, experiment.endpoint, path, run, on_progress))
+        return runner.run(
+            _replay(experiment, experiment.endpoint, path, run, on_progress, step_back=step_back)
+        )
 
 
 async def _replay(
@@ -94,6 +101,7 @@ async def _replay(
     stopped_run: Run | None,
     on_progress: Progress | None,
     early: Crew | None = None,
+    step_back: bool = False,
 ) -> Run:
     target = Target.of(endpoint)
     calibrated = calibration.kept(calibration.place())
@@ -156,7 +164,7 @@ async def _replay(
         scraper = _scraper(target, run, conductor, Board.create(board, crew.size, len(target.urls)))
         host = HostClock()
         interrupted, failures = await _conduct(
-            crew, conductor, scraper, setups, planned.from_s, on_progress
+            crew, conductor, scraper, setups, planned.from_s, on_progress, step_back
         )
         for path in (board, *(Path(setup.programs) for setup in setups)):
             path.unlink()
@@ -224,6 +232,7 @@ async def _conduct(
     setups: Sequence[Setup],
     from_s: float,
     on_progress: Progress | None,
+    step_back: bool,
 ) -> tuple[bool, list[str]]:
     """Let the workers replay and write down what they hand back.
 
@@ -241,6 +250,8 @@ async def _conduct(
         with _stopping(crew) as stopped:
             conductor.zero_s = time.monotonic() + LEAD_S - from_s
             crew.go(conductor.zero_s)
+            if step_back:
+                _step_back()
             if scraper:
                 watchers.append(loop.create_task(scraper.run()))
             finished = loop.create_task(crew.finished())
@@ -258,6 +269,17 @@ async def _conduct(
     if scraper:
         await scraper.finish()
     return bool(stopped), failures
+
+
+def _step_back() -> None:
+    """Let every thread of this process wait for whoever else wants its core."""
+    try:
+        threads = list(map(int, os.listdir("/proc/self/task")))
+    except OSError:  # Linux alone lists them
+        threads = [0]
+    for thread in threads:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, BEHIND)
 
 
 def _ran_out(calls: pl.DataFrame, plan: pl.DataFrame, until_s: float | None) -> list[str]:
