@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
 import msgspec
 
 
@@ -43,3 +47,22 @@ class Program(msgspec.Struct, frozen=True, array_like=True, gc=False):
     start_s: float
     calls: tuple[Call, ...]
     ended: dict[str, float] = {}
+
+
+def write_programs(path: Path, programs: Iterator[Program]) -> int:
+    """Write programs for `read_programs`, each with its length before it; returns their calls."""
+    encode, calls = msgspec.msgpack.Encoder().encode, 0
+    with path.open("wb") as file:
+        for program in programs:
+            data = encode(program)
+            file.write(struct.pack("<I", len(data)) + data)
+            calls += sum(call.id not in program.ended for call in program.calls)
+    return calls
+
+
+def read_programs(path: Path) -> Iterator[Program]:
+    """Read programs one by one, as they are needed."""
+    decode = msgspec.msgpack.Decoder(Program).decode
+    with path.open("rb") as file:
+        while head := file.read(4):
+            yield decode(file.read(struct.unpack("<I", head)[0]))

@@ -29,12 +29,11 @@ from servescope.loadgen.health import Health, HostClock
 from servescope.loadgen.loops import loop_factory
 from servescope.loadgen.messages import Setup
 from servescope.loadgen.probe import Probe, probe
-from servescope.loadgen.program import Program
+from servescope.loadgen.program import Program, write_programs
 from servescope.loadgen.records import Journal
 from servescope.loadgen.scrape import Scraper
 from servescope.loadgen.target import Target
 from servescope.loadgen.validity import judge
-from servescope.loadgen.worker import write_programs
 from servescope.loadgen.workload import Workload, workload_of
 from servescope.traces import sent_log
 from servescope.traces.errors import InputError

@@ -19,7 +19,7 @@ import time
 import traceback
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -41,7 +41,7 @@ from servescope.loadgen.messages import (
     Unpacker,
     packed,
 )
-from servescope.loadgen.program import Program
+from servescope.loadgen.program import read_programs
 from servescope.loadgen.replay import Due, Replay
 from servescope.loadgen.requests import Requests
 from servescope.traces import sent_log
@@ -332,25 +332,6 @@ def ends_of(blocks: list[bytes]) -> bytes:
         place += len(block)
         ends.append(place)
     return ends.tobytes()
-
-
-def write_programs(path: Path, programs: Iterator[Program]) -> int:
-    """Write programs for `read_programs`, each with its length before it; returns their calls."""
-    encode, calls = msgspec.msgpack.Encoder().encode, 0
-    with path.open("wb") as file:
-        for program in programs:
-            data = encode(program)
-            file.write(struct.pack("<I", len(data)) + data)
-            calls += sum(call.id not in program.ended for call in program.calls)
-    return calls
-
-
-def read_programs(path: Path) -> Iterator[Program]:
-    """Read programs one by one, as they are needed."""
-    decode = msgspec.msgpack.Decoder(Program).decode
-    with path.open("rb") as file:
-        while head := file.read(4):
-            yield decode(file.read(struct.unpack("<I", head)[0]))
 
 
 class _Link(asyncio.Protocol):

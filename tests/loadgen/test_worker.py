@@ -16,10 +16,10 @@ from servescope.loadgen import endpoints
 from servescope.loadgen.board import Board
 from servescope.loadgen.experiment import EndpointSpec
 from servescope.loadgen.messages import Beat, Ended, Unpacker
-from servescope.loadgen.program import Call, Program
+from servescope.loadgen.program import Call, Program, read_programs, write_programs
 from servescope.loadgen.records import record_of
 from servescope.loadgen.target import Target
-from servescope.loadgen.worker import Worker, read_programs, write_programs
+from servescope.loadgen.worker import Worker
 from servescope.traces import sent_log
 
 
