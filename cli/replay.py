@@ -209,6 +209,12 @@ def replay(
             help="TRACE is the folder of a run that was stopped or killed: send what it has not.",
         ),
     ] = False,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="As always.", hidden=True)
+    ] = True,  # this and the next are AIPerf's words for what is always done here
+    server_counts: Annotated[
+        bool, typer.Option("--use-server-token-count", help="As always.", hidden=True)
+    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -153,6 +153,15 @@ def test_a_port_in_use_is_said_with_its_mend(cli: Cli) -> None:
     assert "Choose another host or port" in ended.err
 
 
+def test_what_other_tools_ask_for_and_is_always_done_is_taken(cli: Cli) -> None:
+    ended = cli(
+        "replay", "--streaming", "--use-server-token-count", "--isl", "5",
+        "--url", "http://127.0.0.1:9", "--concurrency", "2", "--request-count", "3",
+    )  # fmt: skip
+    assert ended.code == 3
+    assert "Nothing answers" in ended.err
+
+
 def test_a_folder_that_is_no_run_is_said(cli: Cli, tmp_path: Path) -> None:
     ended = cli("report", tmp_path)
     assert ended.code == 2
