@@ -1,0 +1,98 @@
+"""Values of a metric in order, each with its weight and the stretch of time it belongs to.
+
+Millions of values that repeat, or nearly do, stand as one with a weight, so that whatever is
+computed from a sample costs what its distinct values cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """`values` ascending, shape (n,); `weights` how many each stands for; `block` in [0, blocks).
+
+    Blocks are stretches of time in order, of which whole programs are parts.
+    """
+
+    values: Floats
+    weights: Ints
+    block: Ints
+    blocks: int
+
+    @classmethod
+    def of(
+        cls,
+        values: npt.ArrayLike,
+        block: npt.ArrayLike | None = None,
+        blocks: int = 1,
+        weights: npt.ArrayLike | None = None,
+    ) -> Sample:
+        """Put values in order; without `block` all are in one, without `weights` each counts once.
+
+        Raises ValueError for a value that is no number, or a block that is not in [0, blocks).
+        """
+        unsorted = np.asarray(values, dtype=np.float64)
+        if np.isnan(unsorted).any():
+            raise ValueError("a sample holds what is no number")
+        order = np.argsort(unsorted, kind="stable")
+        ones, zeros = np.ones(len(unsorted), np.int64), np.zeros(len(unsorted), np.int64)
+        weight = ones if weights is None else np.asarray(weights, np.int64)
+        within = zeros if block is None else np.asarray(block, np.int64)
+        if len(within) and not (0 <= within.min() and within.max() < blocks):
+            raise ValueError(f"a block is not in [0, {blocks})")
+        return cls(unsorted[order], weight[order], within[order], blocks)
+
+    def __len__(self) -> int:
+        """How many values it stands for."""
+        return int(self.weights.sum())
+
+    def mean(self) -> float | None:
+        """Return the mean; None of nothing."""
+        return float(np.average(self.values, weights=self.weights)) if len(self) else None
+
+    def max(self) -> float | None:
+        """Return the largest value; None of nothing."""
+        return float(self.values[-1]) if len(self.values) else None
+
+    def quantile(self, q: float) -> float | None:
+        """Return the smallest value with at least the share q at or below it; None of nothing."""
+        return _quantile(self.values, self.weights, q) if len(self) else None
+
+    def share_above(self, value: float) -> float | None:
+        """Return the share of values above `value`; None of nothing."""
+        above = self.weights[np.searchsorted(self.values, value, side="right") :].sum()
+        return float(above) / len(self) if len(self) else None
+
+    def sizes(self) -> Ints:
+        """Return how many values each block holds: shape (blocks,)."""
+        return np.bincount(self.block, self.weights, self.blocks).astype(np.int64)
+
+    def block_means(self) -> Floats:
+        """Return the mean of each block: shape (blocks,); NaN in an empty one."""
+        total = np.bincount(self.block, self.weights * self.values, self.blocks)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(total / self.sizes(), dtype=np.float64)
+
+    def block_quantiles(self, q: float) -> Floats:
+        """Return the q-quantile of each block: shape (blocks,); NaN in an empty one."""
+        found = np.full(self.blocks, np.nan)
+        for number in range(self.blocks):
+            inside = self.block == number
+            if inside.any():
+                found[number] = _quantile(self.values[inside], self.weights[inside], q)
+        return found
+
+
+def _quantile(ascending: Floats, weights: Ints, q: float) -> float:
+    upto = np.cumsum(weights)
+    # a share such as 0.07 of 100 is 7.000000000000001, and means the seventh value
+    rank = max(1, int(np.ceil(q * upto[-1] - 1e-9)))
+    return float(ascending[np.searchsorted(upto, rank)])

@@ -1,0 +1,60 @@
+"""Samples against what numpy says of the same values written out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servescope.analysis.sample import Sample
+
+VALUES = st.lists(
+    st.tuples(st.floats(-1e6, 1e6), st.integers(0, 2), st.integers(1, 4)), min_size=1, max_size=60
+)
+
+
+@given(VALUES, st.sampled_from((0.01, 0.07, 0.5, 0.9, 0.99)))
+def test_a_weight_is_the_same_as_so_many_equal_values(
+    rows: list[tuple[float, int, int]], q: float
+) -> None:
+    values, block, weights = (np.array(column) for column in zip(*rows, strict=True))
+    sample = Sample.of(values, block, 3, weights)
+    written_out, blocks = values.repeat(weights), block.repeat(weights)
+    assert len(sample) == len(written_out)
+    assert sample.mean() == pytest.approx(written_out.mean(), rel=1e-9, abs=1e-6)
+    assert sample.max() == written_out.max()
+    expected = np.sort(written_out)[max(0, int(np.ceil(q * len(written_out) - 1e-9)) - 1)]
+    assert sample.quantile(q) == expected
+    assert sample.sizes().tolist() == np.bincount(blocks, minlength=3).tolist()
+    for number, (mean, quantile) in enumerate(
+        zip(sample.block_means(), sample.block_quantiles(q), strict=True)
+    ):
+        inside = written_out[blocks == number]
+        if len(inside):
+            assert mean == pytest.approx(inside.mean(), rel=1e-9, abs=1e-6)
+            assert quantile in inside
+        else:
+            assert np.isnan(mean)
+            assert np.isnan(quantile)
+
+
+def test_a_quantile_is_the_smallest_value_with_its_share_at_or_below() -> None:
+    """Of a hundred values the p7 is the seventh, though 0.07 * 100 is a little more than 7."""
+    sample = Sample.of(range(1, 101))
+    assert [sample.quantile(q) for q in (0.07, 0.5, 0.99, 1.0)] == [7, 50, 99, 100]
+    assert Sample.of([3, 1, 2]).share_above(1) == pytest.approx(2 / 3)
+
+
+def test_nothing_has_no_statistic() -> None:
+    nothing = Sample.of([])
+    assert len(nothing) == 0
+    assert (
+        nothing.mean() is nothing.max() is nothing.quantile(0.5) is nothing.share_above(0) is None
+    )
+
+
+@pytest.mark.parametrize(("values", "block"), [([float("nan")], None), ([1.0], [2])])
+def test_what_is_no_number_or_in_no_block_is_refused(
+    values: list[float], block: list[int] | None
+) -> None:
+    with pytest.raises(ValueError, match="a (sample|block)"):
+        Sample.of(values, block, 2)
