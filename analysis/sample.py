@@ -46,7 +46,7 @@ class Sample:
         ones, zeros = np.ones(len(unsorted), np.int64), np.zeros(len(unsorted), np.int64)
         weight = ones if weights is None else np.asarray(weights, np.int64)
         within = zeros if block is None else np.asarray(block, np.int64)
-        if len(within) and not (0 <= within.min() and within.max() < blocks):
+        if len(within) and not (within.min() >= 0 and within.max() < blocks):
             raise ValueError(f"a block is not in [0, {blocks})")
         return cls(unsorted[order], weight[order], within[order], blocks)
 

@@ -56,5 +56,5 @@ def test_nothing_has_no_statistic() -> None:
 def test_what_is_no_number_or_in_no_block_is_refused(
     values: list[float], block: list[int] | None
 ) -> None:
-    with pytest.raises(ValueError, match="a (sample|block)"):
+    with pytest.raises(ValueError, match=r"a (sample|block)"):
         Sample.of(values, block, 2)
