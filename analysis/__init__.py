@@ -8,35 +8,46 @@ from typing import TYPE_CHECKING
 from servescope.traces.lazy import names_of
 
 if TYPE_CHECKING:
+    from servescope.analysis.attainment import Attainment, attained
     from servescope.analysis.comparison import Comparison, compare
     from servescope.analysis.description import Description, describe
-    from servescope.analysis.metrics import METRICS, Metric, summary, throughput
-    from servescope.analysis.slo import SLO, attainment
+    from servescope.analysis.measured import Measured
+    from servescope.analysis.metrics import METRICS, Metric
+    from servescope.analysis.slo import SLO
+    from servescope.analysis.totals import TOTALS, Total, Whole, totals_of
 
 _HOME = {
     "Comparison": "comparison",
     "compare": "comparison",
     "Description": "description",
     "describe": "description",
+    "Measured": "measured",
     "METRICS": "metrics",
     "Metric": "metrics",
-    "summary": "metrics",
-    "throughput": "metrics",
     "SLO": "slo",
-    "attainment": "slo",
+    "Attainment": "attainment",
+    "attained": "attainment",
+    "TOTALS": "totals",
+    "Total": "totals",
+    "Whole": "totals",
+    "totals_of": "totals",
 }
 
 __all__ = [
     "METRICS",
     "SLO",
+    "TOTALS",
+    "Attainment",
     "Comparison",
     "Description",
+    "Measured",
     "Metric",
-    "attainment",
+    "Total",
+    "Whole",
+    "attained",
     "compare",
     "describe",
-    "summary",
-    "throughput",
+    "totals_of",
 ]
 
 __getattr__ = names_of(__name__, _HOME)

@@ -9,10 +9,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from servescope.analysis import intervals, metrics
+from servescope.analysis import intervals
+from servescope.analysis.attainment import judged
 from servescope.analysis.intervals import Counts, Floats, Interval, Ints
-from servescope.analysis.metrics import METRICS
-from servescope.analysis.slo import SLO, judged
+from servescope.analysis.measured import Measured
+from servescope.analysis.metrics import METRICS, QUANTILES
+from servescope.analysis.sample import Sample
+from servescope.analysis.slo import SLO
 from servescope.traces.errors import InputError
 from servescope.traces.run import Run
 from servescope.traces.status import CANCELLED, LOST, NOT_SENT
@@ -101,15 +104,16 @@ def compare(a: Run, b: Run, slo: SLO | None = None, *, seed: int = 0) -> Compari
             "Replay both with the same trace, options and --seed.",
         )
     arms = (a, b)
+    measured = tuple(map(Measured.of, arms))
     names = _names(arms)
-    owners, pairs, left_out = _paired(arms)
+    owners, pairs, left_out = _paired(arms, measured)
     counts = intervals.resampled_counts(seed) if "block" in owners.columns else None
-    failed = _share_difference([_failures(run) for run in arms], owners, counts)
+    failed = _share_difference([_failures(m) for m in measured], owners, counts)
     by_slo = None
     if slo:
-        met = _share_difference([judged(run.measured, slo) for run in arms], owners, counts)
+        met = _share_difference([judged(m, slo) for m in measured], owners, counts)
         by_slo = SLODifference(slo, *met)
-    rows = tuple(_differences(arms, owners, counts))
+    rows = tuple(_differences(measured, owners, counts))
     return Comparison(
         a=names[0],
         b=names[1],
@@ -118,7 +122,7 @@ def compare(a: Run, b: Run, slo: SLO | None = None, *, seed: int = 0) -> Compari
         slo=by_slo,
         differences=rows,
         verdict=_believed(arms, names, _in_words(*names, by_slo, rows, failed)),
-        doubts=tuple(_doubts(arms, names, owners.height, left_out, failed)),
+        doubts=tuple(_doubts(arms, measured, names, owners.height, left_out, failed)),
     )
 
 
@@ -137,16 +141,13 @@ def _names(arms: tuple[Run, Run]) -> tuple[str, str]:
     return (a, b) if a != b else (str(arms[0].path), str(arms[1].path))
 
 
-def _paired(arms: tuple[Run, Run]) -> tuple[pl.DataFrame, int, int]:
+def _paired(arms: tuple[Run, Run], measured: tuple[Measured, ...]) -> tuple[pl.DataFrame, int, int]:
     """Return the programs of which both runs hold the same calls, and count those calls.
 
     Each program has its block, by its first due time in either run, if there are programs enough
     for blocks. The last number counts the programs that are left out.
     """
-    a, b = (
-        metrics.of_calls(run.measured).select("program_id", "call_id", "due_s", "status")
-        for run in arms
-    )
+    a, b = (m.calls.select("program_id", "call_id", "due_s", "status") for m in measured)
     both = pl.concat((a, b))
     alone = pl.concat((a.join(b, on="call_id", how="anti"), b.join(a, on="call_id", how="anti")))
     # what the user stopped, in flight or before it was due, is no failure of the server
@@ -169,19 +170,24 @@ def _paired(arms: tuple[Run, Run]) -> tuple[pl.DataFrame, int, int]:
     return owners.drop("start"), whole.height // 2, left_out
 
 
-def _failures(run: Run) -> pl.DataFrame:
+def _failures(measured: Measured) -> pl.DataFrame:
     """Return one row a program: whether any of its calls failed."""
-    return metrics.of_programs(run.measured).select("program_id", met=pl.col("failed") > 0)
+    return measured.programs.select("program_id", met=pl.col("failed") > 0)
 
 
-def _cached_share(run: Run) -> float:
+def _cached_share(measured: Measured) -> float:
     """Return the share of prompt tokens that the server took from its cache, as far as it says."""
-    calls = run.measured.collect()
+    calls = measured.calls
     return int(calls["cached_tokens"].sum()) / max(1, int(calls["input_tokens"].sum()))
 
 
 def _doubts(
-    arms: tuple[Run, Run], names: tuple[str, str], programs: int, left_out: int, failed: _Shares
+    arms: tuple[Run, Run],
+    measured: tuple[Measured, ...],
+    names: tuple[str, str],
+    programs: int,
+    left_out: int,
+    failed: _Shares,
 ) -> Iterable[str]:
     for name, run in zip(names, arms, strict=True):
         yield from (f"{name}: {doubt}" for doubt in run.info.doubts)
@@ -193,7 +199,7 @@ def _doubts(
         yield f"The two runs asked differently ({differing}): they were not sent the same bytes."
     if a.model != b.model:
         yield f"{names[0]} served {a.model} and {names[1]} {b.model}: two models are compared."
-    cached = [_cached_share(run) for run in arms]
+    cached = [_cached_share(m) for m in measured]
     if abs(cached[0] - cached[1]) > CACHED_APART:
         yield (
             f"{names[0]} took {cached[0]:.0%} of the prompts from its cache and {names[1]}"
@@ -237,10 +243,14 @@ class _Sample:
             return cls(values, np.zeros(len(values), dtype=np.intp))
         return cls(values, owned["block"].to_numpy())
 
+    @classmethod
+    def of_sample(cls, sample: Sample) -> _Sample:
+        return cls(sample.values.repeat(sample.weights), sample.block.repeat(sample.weights))
+
     def resampled(self, statistic: str, counts: Counts) -> Floats:
         if statistic == "mean":
             return intervals.means(self.values, self.block, counts)
-        return intervals.quantiles(self.values, self.block, counts, metrics.QUANTILES[statistic])
+        return intervals.quantiles(self.values, self.block, counts, QUANTILES[statistic])
 
     def estimate(self, statistic: str) -> float:
         once = np.ones((1, int(self.block.max()) + 1), dtype=np.int64)
@@ -248,11 +258,15 @@ class _Sample:
 
 
 def _differences(
-    arms: tuple[Run, Run], owners: pl.DataFrame, counts: Counts | None
+    measured: tuple[Measured, ...], owners: pl.DataFrame, counts: Counts | None
 ) -> Iterable[Difference]:
+    names = tuple(dict.fromkeys(metric for metric, _ in STATISTICS))
+    blocked, blocks = owners, intervals.BLOCKS
+    if counts is None:
+        blocked, blocks = owners.with_columns(block=pl.lit(0)), 1
+    found_a, found_b = (m.samples(names, blocked, blocks) for m in measured)
     samples = {
-        metric: [_Sample.of(metrics.values(run.measured, metric), "value", owners) for run in arms]
-        for metric in dict.fromkeys(metric for metric, _ in STATISTICS)
+        name: (_Sample.of_sample(found_a[name]), _Sample.of_sample(found_b[name])) for name in names
     }
     for metric, statistic in STATISTICS:
         a, b = samples[metric]

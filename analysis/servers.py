@@ -41,6 +41,8 @@ class Summary:
     prefix_hit_share: float | None
     preemptions: int | None
     generation_tokens: int | None
+    queue_mean_s: float | None = None
+    queued: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ def _summary(replica: str, rows: pl.DataFrame) -> Summary:
     gauges = {name: rows[name].to_numpy() for name in GAUGES}  # nulls become NaN
     grew = rows.select(pl.col(*COUNTERS).max()).row(0, named=True)
     queries, hits = grew["prefix_queries"], grew["prefix_hits"]
+    queue_s, queued = grew["queue_s"], grew["queued"]
     return Summary(
         replica=replica,
         scrapes=rows.height,
@@ -152,6 +155,8 @@ def _summary(replica: str, rows: pl.DataFrame) -> Summary:
         prefix_hit_share=hits / queries if queries and hits is not None else None,
         preemptions=_whole(grew["preemptions"]),
         generation_tokens=_whole(grew["generation_tokens"]),
+        queue_mean_s=queue_s / queued if queued and queue_s is not None else None,
+        queued=_whole(queued),
     )
 
 

@@ -1,148 +1,293 @@
-"""Service level objectives: conditions on metrics, and the share that meets them."""
+"""Service level objectives: a small language of conditions on metrics."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import polars as pl
-
-from servescope.analysis import metrics
 from servescope.analysis.metrics import METRICS, Metric
 from servescope.traces.errors import InputError
-from servescope.traces.status import OK
-from servescope.traces.trace import Trace
 
-_CONDITION = re.compile(
-    r"(\w+)\s*(<=|<|:)\s*(\d+\.?\d*|\.\d+)(?:\s*(ms|s))?(?=[\s,]|$)", re.IGNORECASE | re.ASCII
-)
-_BETWEEN = ", \t\r\n"
+Per = Literal["calls", "programs"]
+
+# What a group of conditions can be asked of, and the column that says it.
+SELECTORS = {
+    "class": "call_class",
+    "client": "client_id",
+    "tenant": "client_id",
+    "model": "model",
+    "turn": "turn",
+    "priority": "priority",
+}
 _ALIASES = {"e2el": "e2e"}  # vLLM's name
-_MEND = "Write it like ttft<500ms or jct<60s, several with commas between."
+_BETWEEN = ", \t\r\n"
+_MEND = "Write it like ttft<500ms or p99(tbt)<100ms, several with commas between."
+
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)"
+_TERM = rf"{_NUMBER}\s*(?:ms|s)?(?:\s*\*\s*\w+)?"
+_FLAGS = re.IGNORECASE | re.ASCII
+_CONDITION = re.compile(
+    rf"(?:(?P<statistic>p{_NUMBER}|\w+)\s*\(\s*(?P<inner>\w+)\s*\)|(?P<name>\w+))"
+    rf"\s*(?P<sign><=|<|:)\s*(?P<bound>{_TERM}(?:\s*\+\s*{_TERM})*)(?=[\s,;]|$)",
+    _FLAGS,
+)
+_FLUIDITY = re.compile(
+    rf"fluidity\s*\(\s*(?P<first>{_NUMBER}\s*(?:ms|s))\s*,\s*(?P<gap>{_NUMBER}\s*(?:ms|s))\s*\)"
+    rf"\s*(?:>=|>)\s*(?P<share>{_NUMBER})\s*(?P<percent>%)?(?=[\s,;]|$)",
+    _FLAGS,
+)
+_PART = re.compile(rf"({_NUMBER})\s*(ms|s)?(?:\s*\*\s*(\w+))?", _FLAGS)
+_HEADER = re.compile(r'\s*((?:\w+\s*=\s*(?:"[^"]*"|[^\s:;,"]+)\s*)+):', _FLAGS)
+_PAIR = re.compile(r'(\w+)\s*=\s*("[^"]*"|[^\s:;,"]+)', _FLAGS)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a metric must stay below, in its unit: a constant, and so much for each token."""
+
+    constant: float
+    per_input: float = 0.0
+    per_output: float = 0.0
+
+    def scaled(self, factor: float) -> Bound:
+        """Return the bound times a factor."""
+        return Bound(self.constant * factor, self.per_input * factor, self.per_output * factor)
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A metric below a bound in seconds."""
+    """A metric below a bound: of every call or program, or a statistic of them all.
+
+    `statistic` is None, "mean", or a quantile in (0, 1).
+    """
 
     metric: str
-    below_s: float
+    bound: Bound
+    statistic: float | Literal["mean"] | None = None
 
     def __str__(self) -> str:
-        bound = f"{self.below_s:g} s" if self.below_s >= 1 else f"{self.below_s * 1000:g} ms"
-        return f"{METRICS[self.metric].label} < {bound}"
+        metric = METRICS[self.metric]
+        seconds = metric.unit != "ratio"
+        told = [_told(self.bound.constant, seconds=seconds)] if self.bound.constant else []
+        for value, word in ((self.bound.per_input, "input"), (self.bound.per_output, "output")):
+            if value:
+                told.append(f"{_told(value, seconds=seconds)} x {word} tokens")
+        name = metric.label
+        if self.statistic is not None:
+            mean = self.statistic == "mean"
+            name += " mean" if mean else f" p{float(self.statistic) * 100:g}"
+        return f"{name} < {' + '.join(told)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fluidity:
+    """The least share of a call's token deadlines that must be met (Etalon's fluidity-index).
+
+    The first token is due `first_s` after the request was sent, every other one `gap_s` after the
+    one before.
+    """
+
+    first_s: float
+    gap_s: float
+    share: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.share:.4g} of token deadlines ({_told(self.first_s)}, {_told(self.gap_s)}) met"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Conditions that must all hold, for calls whose columns have the values of `where`."""
+
+    conditions: tuple[Condition, ...] = ()
+    fluidity: tuple[Fluidity, ...] = ()
+    where: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        told = " and ".join(map(str, (*self.conditions, *self.fluidity)))
+        if not self.where:
+            return told
+        return f"{told} where {' and '.join(f'{key} is {value}' for key, value in self.where)}"
+
+    def asked_of(self, per: Literal["call", "program"]) -> list[Condition]:
+        """Return the conditions on every call, or on every program."""
+        return [c for c in self.conditions if c.statistic is None and METRICS[c.metric].per == per]
 
 
 @dataclass(frozen=True, slots=True)
 class SLO:
-    """Conditions that must all hold.
+    """Groups of conditions, each asked of the calls that it is for.
 
-    Program metrics (jct) are asked of programs; with one of them the SLO is a program's, which
-    meets it if all its calls do too.
+    Conditions on a statistic, such as p99(tbt), are asked of the run. With a condition on a metric
+    of programs (jct) the SLO is a program's, which meets it if all its calls do too.
     """
 
-    conditions: tuple[Condition, ...]
+    groups: tuple[Group, ...]
 
     def __str__(self) -> str:
-        return " and ".join(map(str, self.conditions))
+        return "; ".join(map(str, self.groups))
 
     @property
-    def per(self) -> Literal["calls", "programs"]:
-        """What the SLO is asked of."""
-        per_program = any(METRICS[c.metric].per == "program" for c in self.conditions)
-        return "programs" if per_program else "calls"
+    def per(self) -> Per:
+        """What the share of those that meet it is counted of."""
+        of_programs = any(group.asked_of("program") for group in self.groups)
+        return "programs" if of_programs else "calls"
+
+    @property
+    def of_each(self) -> bool:
+        """Whether anything is asked of every call or program, rather than of the run alone."""
+        return any(g.asked_of("call") or g.asked_of("program") or g.fluidity for g in self.groups)
+
+    def scaled(self, factor: float) -> SLO:
+        """Return the SLO with every bound and deadline times a factor."""
+        return SLO(
+            tuple(
+                replace(
+                    group,
+                    conditions=tuple(
+                        replace(c, bound=c.bound.scaled(factor)) for c in group.conditions
+                    ),
+                    fluidity=tuple(
+                        replace(f, first_s=f.first_s * factor, gap_s=f.gap_s * factor)
+                        for f in group.fluidity
+                    ),
+                )
+                for group in self.groups
+            )
+        )
 
     @classmethod
     def parse(cls, text: str) -> SLO:
-        """Read `ttft<2s, stall<100ms`, or vLLM's goodput form `ttft:500 tpot:50` (milliseconds).
+        """Read `ttft<2s, p99(tbt)<100ms`, or vLLM's goodput form `ttft:500 tpot:50` (milliseconds).
 
-        `<=` means the same as `<`; capitals do not matter. Raises InputError for text without a
-        condition, an unknown metric, or a bound that is no time above 0.
+        `class=chat: ttft<1s; class=batch: e2e<60s+5ms*input` asks different things of different
+        calls. `<=` means the same as `<`; capitals do not matter. Raises InputError for text
+        without a condition, an unknown metric, or a bound that is not above 0.
         """
-        conditions = []
-        rest = text.lstrip(_BETWEEN)
-        while rest:
-            match = _CONDITION.match(rest)
-            if not match:
-                wrong = rest.split(",")[0].strip()
-                raise InputError(f"'{wrong}' is not a condition of an SLO.", _MEND)
-            conditions.append(_condition(*match.groups()))
-            rest = rest[match.end() :].lstrip(_BETWEEN)
-        if not conditions:
+        groups = tuple(_group(part) for part in text.split(";") if part.strip(_BETWEEN))
+        if not groups:
             raise InputError("The SLO holds no condition.", _MEND)
-        return cls(tuple(conditions))
+        return cls(groups)
 
 
-def _condition(name: str, sign: str, number: str, unit: str | None) -> Condition:
-    name = _ALIASES.get(name.lower(), name.lower())
-    metric = METRICS.get(name)
-    if metric is None or not _can_be_asked(metric):
-        known = ", ".join(m for m, metric in METRICS.items() if _can_be_asked(metric))
-        raise InputError(f"An SLO cannot be asked of '{name}'.", f"Choose among {known}.")
-    if unit is None and sign != ":":
-        raise InputError(
-            f"'{name}{sign}{number}' has no unit.", f"Write {name}<{number}ms or {name}<{number}s."
-        )
-    below_s = float(number) / (1 if unit and unit.lower() == "s" else 1000)
-    if below_s == 0:
-        raise InputError(f"No {name} is below 0.", "Give a bound above 0.")
-    return Condition(name, below_s)
-
-
-def _can_be_asked(metric: Metric) -> bool:
-    """Not of a single gap, and not of what the client itself did."""
-    return metric.per != "gap" and not metric.of_client
-
-
-@dataclass(frozen=True, slots=True)
-class Attainment:
-    """How many calls (or programs) met the SLO, and how many a second.
-
-    A failed, timed-out, cancelled or unmeasured one is a miss. The goodput over no time is null.
-    """
-
-    met: int
-    asked: int
-    per: Literal["calls", "programs"]
-    goodput_rps: float | None
-
-    @property
-    def share(self) -> float:
-        """Share of all calls (or programs) asked, in [0, 1]; 0 where none was asked."""
-        return self.met / self.asked if self.asked else 0.0
-
-
-def judged(run: Trace, slo: SLO) -> pl.DataFrame:
-    """Return one row a call (a program, if the SLO asks for JCT): program_id, due_s, met."""
-    per_program = [c for c in slo.conditions if METRICS[c.metric].per == "program"]
-    per_call = [c for c in slo.conditions if METRICS[c.metric].per == "call"]
-    answered = pl.col("status").eq_missing(OK)
-    calls = metrics.of_calls(run).select("program_id", "due_s", met=answered & _all_below(per_call))
-    if not per_program:
-        return calls
-    programs = metrics.of_programs(run).select("program_id", "due_s", met=_all_below(per_program))
-    all_calls = calls.group_by("program_id").agg(calls_met=pl.col("met").all())
-    return (
-        programs.join(all_calls, on="program_id", how="left", maintain_order="left")
-        .with_columns(met=pl.col("met") & pl.col("calls_met"))
-        .drop("calls_met")
+def _group(text: str) -> Group:
+    where: tuple[tuple[str, str], ...] = ()
+    header = _HEADER.match(text)
+    if header:
+        where = tuple(_selector(*pair) for pair in _PAIR.findall(header[1]))
+        text = text[header.end() :]
+    found = list(_conditions(text))
+    if not found:
+        raise InputError("The SLO holds no condition.", _MEND)
+    return Group(
+        tuple(each for each in found if isinstance(each, Condition)),
+        tuple(each for each in found if isinstance(each, Fluidity)),
+        where,
     )
 
 
-def attainment(run: Trace, slo: SLO) -> Attainment:
-    """Return how many met the SLO and the goodput: those per second of the run."""
-    table = judged(run, slo)
-    met = int(table["met"].sum())
-    span = metrics.throughput(run).span_s
-    return Attainment(met, table.height, slo.per, met / span if span > 0 else None)
+def _conditions(text: str) -> Iterator[Condition | Fluidity]:
+    rest = text.lstrip(_BETWEEN)
+    while rest:
+        fluid, match = _FLUIDITY.match(rest), _CONDITION.match(rest)
+        if fluid:
+            yield _fluidity(fluid)
+        elif match:
+            yield _condition(match)
+        else:
+            wrong = rest.split(",")[0].strip()
+            raise InputError(f"'{wrong}' is not a condition of an SLO.", _MEND)
+        rest = rest[(fluid or match).end() :].lstrip(_BETWEEN)  # type: ignore[union-attr]
 
 
-def _all_below(conditions: list[Condition]) -> pl.Expr:
-    holds = pl.lit(True)
-    for condition in conditions:
-        below = (pl.col(condition.metric) < condition.below_s).fill_null(False)
-        if METRICS[condition.metric].between_tokens:  # a single token has no gap to be too long
-            below |= (pl.col("output_tokens") == 1).fill_null(False)
-        holds &= below
-    return holds
+def _selector(key: str, value: str) -> tuple[str, str]:
+    if key.lower() not in SELECTORS:
+        raise InputError(
+            f"An SLO cannot be asked of calls by their '{key}'.",
+            f"Choose among {', '.join(SELECTORS)}.",
+        )
+    return key.lower(), value.strip('"')
+
+
+def _condition(match: re.Match[str]) -> Condition:
+    name = (match["inner"] or match["name"]).lower()
+    name = _ALIASES.get(name, name)
+    statistic = _statistic(match["statistic"])
+    metric = METRICS.get(name)
+    if metric is None or not _can_be_asked(metric, statistic):
+        known = ", ".join(m for m, each in METRICS.items() if _can_be_asked(each, statistic))
+        raise InputError(f"An SLO cannot be asked of '{name}'.", f"Choose among {known}.")
+    bound = _bound(metric, match["sign"], match["bound"])
+    if statistic is not None and (bound.per_input or bound.per_output):
+        raise InputError(
+            f"'{match[0]}' bounds a statistic of many calls by the tokens of one.",
+            f"Ask it of every call: {name}{match['sign']}{match['bound']}.",
+        )
+    return Condition(name, bound, statistic)
+
+
+def _statistic(text: str | None) -> float | Literal["mean"] | None:
+    if text is None:
+        return None
+    if text.lower() == "mean":
+        return "mean"
+    if text[0] in "pP" and text[1:].replace(".", "", 1).isdigit() and 0 < float(text[1:]) < 100:
+        return float(text[1:]) / 100
+    raise InputError(f"'{text}' is no statistic.", "Write mean(...), or p99(...) and the like.")
+
+
+def _bound(metric: Metric, sign: str, text: str) -> Bound:
+    parts = {"": 0.0, "input": 0.0, "output": 0.0}
+    for number, unit, tokens in _PART.findall(text):
+        word = tokens.lower()
+        if word not in parts:
+            raise InputError(
+                f"'{tokens}' is nothing that a bound can grow with.", "Choose input or output."
+            )
+        if metric.unit == "ratio":
+            if unit:
+                raise InputError(
+                    f"'{metric.name}' is a ratio and has no unit.", f"Write {metric.name}<{number}."
+                )
+            parts[word] += float(number)
+            continue
+        if not unit and sign != ":":
+            raise InputError(
+                f"'{metric.name}{sign}{text}' has no unit.",
+                f"Write {metric.name}<{number}ms or {metric.name}<{number}s.",
+            )
+        parts[word] += _seconds(number + (unit or "ms"))
+    if not any(parts.values()):
+        raise InputError(f"No {metric.name} is below 0.", "Give a bound above 0.")
+    return Bound(parts[""], parts["input"], parts["output"])
+
+
+def _fluidity(match: re.Match[str]) -> Fluidity:
+    share = float(match["share"]) / (100 if match["percent"] else 1)
+    first_s, gap_s = _seconds(match["first"]), _seconds(match["gap"])
+    if not 0 < share <= 1 or not first_s or not gap_s:
+        raise InputError(
+            f"'{match[0]}' asks for what no call can have.",
+            "Deadlines are above 0 and the share is in (0, 1], as in fluidity(500ms,50ms)>=0.9.",
+        )
+    return Fluidity(first_s, gap_s, share)
+
+
+def _seconds(text: str) -> float:
+    text = text.lower().replace(" ", "")
+    return float(text[:-2]) / 1000 if text.endswith("ms") else float(text[:-1])
+
+
+def _can_be_asked(metric: Metric, statistic: object) -> bool:
+    """Not of a single gap, and not of what the client itself did."""
+    return (statistic is not None or metric.per != "gap") and not metric.of_client
+
+
+def _told(value: float, *, seconds: bool = True) -> str:
+    if not seconds:
+        return f"{value:g}"
+    return f"{value:g} s" if value >= 1 else f"{value * 1000:g} ms"

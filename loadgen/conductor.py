@@ -11,13 +11,13 @@ from statistics import quantiles
 
 import polars as pl
 
-from servescope.analysis.slo import SLO, judged
+from servescope.analysis.attainment import judged
+from servescope.analysis.measured import Measured
+from servescope.analysis.slo import SLO
 from servescope.loadgen.endpoints import Dialect
 from servescope.loadgen.messages import Beat, Ended
 from servescope.loadgen.records import Journal, Record, record_of
-from servescope.traces.provenance import Provenance
 from servescope.traces.status import OK
-from servescope.traces.trace import Trace
 
 FLUSH_S = 0.5  # with the workers' own 0.1 s, less than a second is lost to a kill
 PROGRESS_S = 0.25
@@ -57,7 +57,6 @@ class Tally:
         return cuts[49], cuts[98]
 
 
-_LIVE = Provenance(format="run", source="in progress", kind="measured")
 Progress = Callable[[Tally], None]
 
 
@@ -140,7 +139,7 @@ class Conductor:
                     self._judge(self._slo)
 
     def _judge(self, slo: SLO) -> None:
-        table = judged(Trace.of(pl.concat(self._unjudged), _LIVE), slo)
+        table = judged(Measured(pl.concat(self._unjudged).lazy()), slo)
         self._unjudged.clear()
         self.tally.judged += table.height
         self.tally.met += int(table["met"].sum())

@@ -51,6 +51,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     retries: int | None = None
     response_id: str | None = None
     finish_reason: str | None = None
+    observed_queue_s: float | None = None
 
     @classmethod
     def given_up(cls, number: int, now_s: float) -> Record:

@@ -68,6 +68,8 @@ class Simulation:
         record.chunk_s = request.token_s
         record.first_token_s, record.last_token_s = request.token_s[0], request.token_s[-1]
         record.first_answer_s = request.token_s[0]
+        if request.first_scheduled_s is not None:
+            record.observed_queue_s = request.first_scheduled_s - due.due_s
         record.output_tokens = request.generated
         self._end(due, record, now)
 

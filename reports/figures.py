@@ -10,6 +10,7 @@ import polars as pl
 
 from servescope.analysis.comparison import Comparison
 from servescope.analysis.metrics import METRICS
+from servescope.analysis.sample import Sample
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -37,13 +38,14 @@ def _canvas(x: str, y: str, *, log_x: bool = False) -> go.Figure:
     return figure
 
 
-def ccdf(values: Mapping[str, pl.Series], metric: str) -> go.Figure:
+def ccdf(values: Mapping[str, Sample], metric: str) -> go.Figure:
     """Draw the share of values above x on two log axes: the tail is where schedulers differ."""
     figure = _canvas(f"{METRICS[metric].label} (ms)", "share above", log_x=True)
     figure.update_yaxes(**LOG, tickformat="~%")
-    for index, (name, series) in enumerate(values.items()):
-        ranked = np.sort(series.to_numpy()) * 1000
-        share = 1 - np.arange(len(ranked)) / max(1, len(ranked))
+    for index, (name, sample) in enumerate(values.items()):
+        ranked = sample.values * 1000
+        upto = np.cumsum(sample.weights)
+        share = 1 - (upto - sample.weights) / max(1, len(sample))
         keep = _spread(len(ranked))
         figure.add_scatter(
             x=ranked[keep],

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import polars as pl
 
-from servescope.analysis import metrics
+from servescope.analysis.attainment import attained
 from servescope.analysis.description import describe
-from servescope.analysis.metrics import METRICS
-from servescope.analysis.slo import attainment
+from servescope.analysis.metrics import JCT_PARTS, METRICS
+from servescope.analysis.totals import totals_of
 from servescope.reports import figures
 from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table
 from servescope.reports.server_section import server
@@ -33,10 +33,11 @@ def verdict(story: Story) -> Section:
             text = f"{name}: the numbers are {validity}; the doubts below say why."
             notes.append(Note("doubt", text, validity.upper()))
     if not story.comparison:
-        through = metrics.throughput(story.runs[0].measured)
-        text = f"{through.calls - through.failed} of {through.calls} calls served"
+        (measured,) = story.measured.values()
+        (whole,) = story.wholes.values()
+        text = f"{whole.served.height} of {measured.calls.height} calls served"
         if story.slo:
-            met = attainment(story.runs[0].measured, story.slo)
+            met = attained(measured, story.slo)
             text += f", {met.share:.1%} of {met.per} within {story.slo}"
         notes.append(Note("verdict", f"{text}."))
     said = story.comparison.doubts if story.comparison else tuple(story.runs[0].info.doubts)
@@ -90,16 +91,16 @@ def differences(story: Story) -> Section | None:
 def service(story: Story) -> Section:
     """Show throughput, failures, SLO attainment and goodput."""
     rows: list[dict[str, Cell]] = []
-    for name, run in story.named.items():
-        through = metrics.throughput(run.measured)
-        met = attainment(run.measured, story.slo) if story.slo else None
+    for name, whole in story.wholes.items():
+        total = totals_of(whole)
+        met = attained(whole.measured, story.slo) if story.slo else None
         rows.append(
             {
                 "run": name,
-                "calls": through.calls,
-                "failed": through.failed,
-                "served": through.calls_rps,
-                "tokens": through.output_tps,
+                "calls": total["calls"],
+                "failed": total["failed"],
+                "served": total["calls_rps"],
+                "tokens": total["output_tps"],
                 "share": met.share if met else None,
                 "goodput": met.goodput_rps if met else None,
             }
@@ -122,6 +123,8 @@ def latencies(story: Story) -> Section:
     """Show the distribution of every metric, then what each one means and when its clock starts."""
     rows: list[dict[str, Cell]] = []
     for metric in METRICS.values():
+        if metric.name in (*JCT_PARTS, "slowdown"):
+            continue  # they stand in the section of programs
         for name, table in story.summaries.items():
             spread = table.row(by_predicate=pl.col("metric") == metric.name, named=True)
             on_virtual_clock = story.named[name].info.clock == "virtual"
@@ -165,10 +168,10 @@ def pictures(story: Story) -> Section:
         ("icl", "Share of gaps between chunks that were longer (chunks hold several tokens here)."),
         ("jct", "Share of programs that took longer from first due call to last token."),
     ):
-        values = story.values(metric)
-        if values and not (metric == "icl" and story.values("tbt")):
+        values = story.samples(metric)
+        if values and not (metric == "icl" and story.samples("tbt")):
             blocks.append(Figure(figures.ccdf(values, metric), says))
-    if story.values("ttft"):
+    if story.samples("ttft"):
         says = "Every call at the moment it was due."
         blocks.append(Figure(figures.over_time(story.calls, "ttft"), says))
     blocks.append(

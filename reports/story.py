@@ -7,9 +7,12 @@ from functools import cached_property
 
 import polars as pl
 
-from servescope.analysis import metrics, servers
+from servescope.analysis import servers
 from servescope.analysis.comparison import Comparison
+from servescope.analysis.measured import Measured
+from servescope.analysis.sample import Sample
 from servescope.analysis.slo import SLO
+from servescope.analysis.totals import Whole
 from servescope.traces.run import Run
 
 
@@ -35,21 +38,29 @@ class Story:
         return dict(zip(names, self.runs, strict=True))
 
     @cached_property
+    def measured(self) -> dict[str, Measured]:
+        """What was measured of each run, by name."""
+        return {name: Measured.of(run) for name, run in self.named.items()}
+
+    @cached_property
+    def wholes(self) -> dict[str, Whole]:
+        """Each run as a whole, by name."""
+        return {name: Whole(self.measured[name], run) for name, run in self.named.items()}
+
+    @cached_property
     def calls(self) -> dict[str, pl.DataFrame]:
         """Per-call metrics of each run, by name."""
-        return {name: metrics.of_calls(run.measured) for name, run in self.named.items()}
+        return {name: measured.calls for name, measured in self.measured.items()}
 
     @cached_property
     def summaries(self) -> dict[str, pl.DataFrame]:
         """Distribution of every metric of each run, by name."""
-        return {name: metrics.summary(run.measured) for name, run in self.named.items()}
+        return {name: measured.summary for name, measured in self.measured.items()}
 
-    def values(self, metric: str) -> dict[str, pl.Series]:
+    def samples(self, metric: str) -> dict[str, Sample]:
         """Values of a metric in each run that has any, by name."""
-        found = {
-            name: metrics.values(run.measured, metric)["value"] for name, run in self.named.items()
-        }
-        return {name: series for name, series in found.items() if len(series)}
+        found = {name: each.distributions[metric] for name, each in self.measured.items()}
+        return {name: sample for name, sample in found.items() if len(sample)}
 
     @cached_property
     def servers(self) -> dict[str, pl.DataFrame]:

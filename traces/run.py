@@ -128,11 +128,15 @@ class Run:
         return self._read("plan.parquet", "Run the experiment again.")
 
     @cached_property
+    def rows(self) -> pl.LazyFrame:
+        """What came back, one row a call in no order, even if the run was killed."""
+        return self._sealed() if (self.path / "calls.parquet").exists() else self._so_far()
+
+    @cached_property
     def trace(self) -> Trace:
-        """What came back, one row a call in the canonical columns, even if the run was killed."""
+        """What came back, in the order of due times."""
         provenance = Provenance(format="run", source=str(self.path), kind="measured")
-        frame = self._sealed() if (self.path / "calls.parquet").exists() else self._so_far()
-        return Trace.of(frame.sort("due_s", "call_id", nulls_last=True), provenance)
+        return Trace.of(self.rows.sort("due_s", "call_id", nulls_last=True), provenance)
 
     @property
     def measured(self) -> Trace:
@@ -166,7 +170,7 @@ class Run:
         except OSError as error:
             raise OutputFailed.of(folder, error) from None
         self._next += 1
-        self.__dict__.pop("trace", None)
+        self._forget()
 
     def write_info(self, info: RunInfo) -> None:
         """Replace run.json at once or not at all."""
@@ -179,7 +183,7 @@ class Run:
         try:
             self._so_far().sink_parquet(partial, compression="zstd")
             os.replace(partial, self.path / "calls.parquet")
-            self.__dict__.pop("trace", None)
+            self._forget()
             self.write_info(info)
             for old in (*self.segments, *sent_log.logs_of(self.path)):
                 old.unlink()
@@ -202,7 +206,12 @@ class Run:
         self.append(known)
         for path in (*old, self.path / "calls.parquet"):
             path.unlink(missing_ok=True)
-        self.__dict__.pop("trace", None)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let what was read be read again."""
+        for name in ("rows", "trace"):
+            self.__dict__.pop(name, None)
 
     def _sealed(self) -> pl.LazyFrame:
         path = self.path / "calls.parquet"

@@ -51,7 +51,7 @@ class Known(NamedTuple):
     names: tuple[str, ...]
 
 
-# Queries and hits are tokens of prompts; the last four only ever grow.
+# Queries and hits are tokens of prompts; those after the gauges only ever grow.
 KNOWN: dict[str, Known] = {
     "running": Known(
         "sum",
@@ -108,6 +108,22 @@ KNOWN: dict[str, Known] = {
             "sglang:generation_tokens_total",
             "llamacpp:tokens_predicted_total",
             "tgi_request_generated_tokens_sum",
+        ),
+    ),
+    "queue_s": Known(
+        "sum",
+        (
+            "vllm:request_queue_time_seconds_sum",
+            "sglang:queue_time_seconds_sum",
+            "tgi_request_queue_duration_sum",
+        ),
+    ),
+    "queued": Known(
+        "sum",
+        (
+            "vllm:request_queue_time_seconds_count",
+            "sglang:queue_time_seconds_count",
+            "tgi_request_queue_duration_count",
         ),
     ),
 }

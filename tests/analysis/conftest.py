@@ -31,6 +31,7 @@ def call() -> Callable[..., Row]:
             "output_tokens": len(chunk_s),
             "chunk_s": list(chunk_s),
             "first_token_s": chunk_s[0] if chunk_s else None,
+            "first_answer_s": chunk_s[0] if chunk_s else None,
             "last_token_s": chunk_s[-1] if chunk_s else None,
             "end_s": chunk_s[-1] if chunk_s else due_s,
         }

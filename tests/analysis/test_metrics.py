@@ -5,12 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 
-from servescope.analysis import metrics
-from servescope.analysis.metrics import METRICS
+from servescope.analysis import METRICS, Measured
 from servescope.traces import Run, load
 from servescope.traces.errors import MissingColumns
 
@@ -20,20 +18,33 @@ MakeRun = Callable[..., Run]
 
 
 def numbers(run: Run, metric: str) -> list[float]:
-    return metrics.values(run.trace, metric)["value"].to_list()
+    sample = Measured.of(run).sample(metric)
+    return sample.values.repeat(sample.weights).tolist()
 
 
 # Due at 1.0, sent 0.1 late; tokens at 1.5, 1.6, 1.9. A role-only chunk is never stamped.
 BY_HAND = {
     "ttft": [0.4],
     "ttft_due": [0.5],
+    "ttfo": [0.4],
+    "ttfo_due": [0.5],
+    "queue": [0.05],
     "tpot": [0.2],
     "tbt": [0.1, 0.3],
     "icl": [0.1, 0.3],
     "stall": [0.3],
     "e2e": [0.8],
     "e2e_due": [0.9],
+    "norm": [0.8 / 3],
+    "norm_due": [0.3],
     "jct": [0.9],
+    "jct_sent": [0.8],
+    "jct_pause": [0.0],
+    "jct_client": [0.1],
+    "jct_prefill": [0.4],
+    "jct_decode": [0.4],
+    "jct_closing": [0.0],
+    "slowdown": [0.9 / 0.8],
     "connect": [0.0],
     "client_wait": [0.0],
     "lag": [0.1],
@@ -41,7 +52,7 @@ BY_HAND = {
 
 
 def test_a_stream_of_single_tokens_has_every_metric_by_hand(call: Make, a_run: MakeRun) -> None:
-    run = a_run([call("x", 1.0, 1.5, 1.6, 1.9, sent_s=1.1)])
+    run = a_run([call("x", 1.0, 1.5, 1.6, 1.9, sent_s=1.1, observed_queue_s=0.05)])
     assert {name: pytest.approx(numbers(run, name)) for name in METRICS} == BY_HAND
 
 
@@ -101,7 +112,7 @@ def test_a_failed_call_has_no_latency_even_if_tokens_came_but_its_lag_counts(
     assert numbers(run, "lag") == [0.25]
     assert numbers(run, "connect") == [0.0]
     assert all(numbers(run, name) == [] for name, m in METRICS.items() if not m.of_client)
-    assert metrics.of_programs(run.trace)["failed"].to_list() == [1]
+    assert Measured.of(run).programs["failed"].to_list() == [1]
 
 
 def test_a_program_lasts_from_its_first_due_call_to_its_last_token_pauses_included(
@@ -112,9 +123,10 @@ def test_a_program_lasts_from_its_first_due_call_to_its_last_token_pauses_includ
         call("b", 13.0, 14.0, program_id="p"),
         call("c", 5.0, 5.5, program_id="q"),
     ]
-    programs = metrics.of_programs(a_run(rows).trace)
+    programs = Measured.of(a_run(rows)).programs
     told = {row["program_id"]: row for row in programs.iter_rows(named=True)}
-    assert told["p"] == {"program_id": "p", "calls": 2, "failed": 0, "due_s": 1.0, "jct": 13.0}
+    p = told["p"]
+    assert (p["calls"], p["failed"], p["due_s"], p["jct"]) == (2, 0, 1.0, 13.0)
     assert told["q"]["jct"] == 0.5
 
 
@@ -126,7 +138,7 @@ def test_a_program_with_a_call_that_failed_or_was_given_up_has_no_jct(
         failed("b", 2.0, program_id="p"),
         failed("c", 9.0, "cancelled", program_id="p", sent_s=None),
     ]
-    programs = metrics.of_programs(a_run(rows).trace)
+    programs = Measured.of(a_run(rows)).programs
     assert programs.select("calls", "failed", "jct").row(0) == (3, 2, None)
 
 
@@ -145,8 +157,7 @@ def test_a_program_with_an_empty_answer_or_a_call_without_due_time_has_no_jct(
 def test_a_call_of_no_program_is_one_by_itself(call: Make, a_run: MakeRun) -> None:
     rows = [call(name, 0.0, end, program_id=None) for name, end in (("a", 1.0), ("b", 2.0))]
     run = a_run(rows)
-    assert metrics.values(run.trace, "jct").rows() == [("a", 1.0), ("b", 2.0)]
-    assert metrics.throughput(run.trace).programs == 2
+    assert Measured.of(run).values("jct").rows() == [("a", 1.0), ("b", 2.0)]
 
 
 def test_a_call_without_due_or_sent_time_has_only_the_other_clock(
@@ -162,11 +173,14 @@ def test_a_summary_has_a_row_a_metric_and_null_where_there_is_no_value(
     failed: Make, a_run: MakeRun
 ) -> None:
     for rows in ([], [failed("x", 0.0, sent_s=None)]):
-        table = metrics.summary(a_run(rows).trace)
+        table = Measured.of(a_run(rows)).summary
         assert table["metric"].to_list() == list(METRICS)
         without = table.filter(pl.col("metric") != "client_wait")  # which an unsent call may have
         assert set(without["n"]) == {0}
-        assert without.select(~pl.selectors.by_name("metric", "n")).null_count().row(0) == (11,) * 5
+        assert (
+            without.select(~pl.selectors.by_name("metric", "n")).null_count().row(0)
+            == (len(METRICS) - 1,) * 5
+        )
 
 
 @pytest.mark.parametrize("calls", [1, 2, 10, 99, 100, 101])
@@ -175,67 +189,17 @@ def test_quantiles_of_a_summary_are_order_statistics(
 ) -> None:
     """The smallest value with at least that share at or below it: of 100 calls p99 is the 99th."""
     run = a_run(call(f"{n:03}", 0.0, float(n)) for n in range(1, calls + 1))
-    row = metrics.summary(run.trace).row(by_predicate=pl.col("metric") == "ttft", named=True)
+    row = Measured.of(run).summary.row(by_predicate=pl.col("metric") == "ttft", named=True)
     for label, percent in (("p50", 50), ("p90", 90), ("p99", 99)):
         assert row[label] == math.ceil(calls * percent / 100)
     assert (row["n"], row["max"], row["mean"]) == (calls, calls, (calls + 1) / 2)
 
 
-def test_mean_latency_times_rate_is_the_mean_number_in_flight(call: Make, a_run: MakeRun) -> None:
-    """Little's law, exact over a span in which every call begins and ends."""
-    rng = np.random.default_rng(0)
-    due = np.sort(rng.uniform(0, 100, 200))
-    took = rng.exponential(3.0, 200)
-    run = a_run(
-        call(str(n), start, start + last / 2, start + last)
-        for n, (start, last) in enumerate(zip(due.tolist(), took.tolist(), strict=True))
-    )
-    through = metrics.throughput(run.trace)
-    moments = np.concatenate([due, due + took])
-    order = np.argsort(moments)
-    in_flight = np.cumsum(np.repeat([1, -1], 200)[order])[:-1]
-    mean_in_flight = (in_flight * np.diff(moments[order])).sum() / through.span_s
-    assert through.calls_rps is not None
-    assert np.mean(numbers(run, "e2e_due")) * through.calls_rps == pytest.approx(mean_in_flight)
-
-
-def test_throughput_counts_what_was_asked_and_what_was_served(
-    call: Make, failed: Make, a_run: MakeRun
-) -> None:
-    rows = [
-        call("a", 2.0, 3.0, 4.0, program_id="p"),
-        failed("b", 4.0, program_id="p"),
-        call("c", 6.0, 11.0, 12.0),
-    ]
-    through = metrics.throughput(a_run(rows).trace)
-    assert (through.calls, through.failed, through.programs) == (3, 1, 2)
-    assert through.span_s == 10.0
-    assert (through.calls_rps, through.output_tps, through.total_tps) == (0.2, 0.4, 2.4)
-
-
-def test_a_call_that_was_never_sent_does_not_stretch_the_span(
-    call: Make, failed: Make, a_run: MakeRun
-) -> None:
-    never = failed("c", 500.0, "not_sent", sent_s=None)
-    interrupted = failed("d", 3.0, "cancelled", end_s=5.0)
-    through = metrics.throughput(a_run([call("a", 0.0, 4.0), never, interrupted]).trace)
-    assert (through.calls, through.failed, through.span_s) == (3, 2, 5.0)
-
-
-def test_rates_over_no_time_are_null(call: Make, a_run: MakeRun) -> None:
-    empty = metrics.throughput(a_run([]).trace)
-    assert (empty.calls, empty.span_s, empty.calls_rps) == (0, 0.0, None)
-    one = metrics.throughput(a_run([call("a", 1.0, 2.0)]).trace)
-    assert (one.span_s, one.calls_rps) == (1.0, 1.0)
-    undue = metrics.throughput(a_run([call("a", None, 2.0)]).trace)
-    assert (undue.calls, undue.span_s, undue.calls_rps) == (1, 0.0, None)
-
-
 def test_a_trace_that_was_never_replayed_has_no_latencies() -> None:
-    with pytest.raises(MissingColumns, match="no first_token_s"):
-        metrics.values(load("azure:sample"), "ttft")
+    with pytest.raises(MissingColumns, match="no status"):
+        Measured.of(load("azure:sample")).values("ttft")
     with pytest.raises(MissingColumns, match="no due_s"):
-        metrics.of_calls(load("burstgpt:sample"))
+        assert Measured.of(load("burstgpt:sample")).summary.is_empty()
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -244,5 +208,6 @@ def test_every_metric_has_a_page_and_a_row_in_the_index(name: str) -> None:
     assert page.startswith(f"# {METRICS[name].label}")
     assert f"`{name}`" in page
     assert f"({name}.md)" in (PAGES / "index.md").read_text()
-    example = " and ".join(f"{value:g} s" for value in BY_HAND[name])
+    unit = {"s": " s", "s/token": " s", "ratio": ""}[METRICS[name].unit]
+    example = " and ".join(f"{value:.4g}{unit}" for value in BY_HAND[name])
     assert f"**{example}**" in page

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from servescope.analysis import metrics
+from servescope.analysis import Measured
 from servescope.engine import BlockPool, Engine, make_system, virtual
 from servescope.loadgen.experiment import EngineSpec, Experiment, WorkloadSpec
 from servescope.loadgen.program import Call, Program
@@ -116,8 +116,8 @@ def test_chunked_prefill_stalls_less_and_starts_later_than_prefill_first(tmp_pat
         name: simulate(experiment(0.4, system=name, model="Llama-3.2-1B", tp=2), tmp_path / name)
         for name in ("vllm_v0", "sarathi")
     }
-    p99 = {n: metrics.values(r.trace, "tbt")["value"].quantile(0.99) for n, r in runs.items()}
-    ttft = {n: metrics.values(r.trace, "ttft")["value"].median() for n, r in runs.items()}
+    p99 = {n: Measured.of(r).sample("tbt").quantile(0.99) for n, r in runs.items()}
+    ttft = {n: Measured.of(r).sample("ttft").quantile(0.5) for n, r in runs.items()}
     assert p99["sarathi"] < p99["vllm_v0"] / 3  # type: ignore[operator]
     assert ttft["vllm_v0"] <= ttft["sarathi"]  # type: ignore[operator]
 

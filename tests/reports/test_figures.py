@@ -2,18 +2,19 @@ import numpy as np
 import polars as pl
 import pytest
 
+from servescope.analysis.sample import Sample
 from servescope.reports import Story, figures
 
 
 def test_a_ccdf_ends_at_the_maximum_and_starts_with_all(pair: Story) -> None:
-    values = pl.Series([0.1, 0.2, 0.3, 0.4])
+    values = Sample.of([0.1, 0.2, 0.3, 0.4])
     (line,) = figures.ccdf({"a": values}, "ttft").data
     assert list(line.x) == pytest.approx([100, 200, 300, 400])
     assert list(line.y) == pytest.approx([1.0, 0.75, 0.5, 0.25])
 
 
 def test_a_long_ccdf_is_thinned_but_keeps_both_ends_and_the_tail() -> None:
-    values = pl.Series(np.arange(1, 100_001) / 1000)
+    values = Sample.of(np.arange(1, 100_001) / 1000)
     (line,) = figures.ccdf({"a": values}, "tbt").data
     assert len(line.x) <= figures.MOST_POINTS
     assert (line.x[0], line.x[-1]) == (1.0, 100_000.0)

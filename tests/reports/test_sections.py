@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from servescope.analysis import metrics, throughput
+from servescope.analysis import Measured, totals_of
+from servescope.analysis.totals import Whole
 from servescope.reports import Story, sections_of, story_of
 from servescope.reports.blocks import Figure, Note, Table
 from servescope.reports.sections import SECTIONS
@@ -38,11 +39,11 @@ def test_the_verdict_comes_first_and_doubts_of_both_runs_are_said_once(pair: Sto
 
 def test_tables_hold_the_numbers_of_the_analysis(pair: Story) -> None:
     (service,) = tables(pair, "service")
-    through = throughput(pair.runs[0].trace)
-    assert service.rows[0]["calls"] == through.calls
-    assert service.rows[0]["tokens"] == through.output_tps
+    told = totals_of(Whole(Measured.of(pair.runs[0])))
+    assert service.rows[0]["calls"] == told["calls"]
+    assert service.rows[0]["tokens"] == told["output_tps"]
     latencies = tables(pair, "latencies")[0]
-    ttft = metrics.values(pair.runs[1].trace, "ttft")["value"]
+    ttft = Measured.of(pair.runs[1]).values("ttft")["value"]
     row = next(r for r in latencies.rows if r["metric"] == "TTFT" and r["run"] != "plain")
     assert row["max"] == ttft.max()
     assert row["n"] == len(ttft)
