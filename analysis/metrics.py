@@ -68,7 +68,8 @@ def _done(moment: str) -> pl.Expr:
 
 def _path(part: pl.Expr) -> pl.Expr:
     """Add a part of JCT up over the critical path of a program that is done."""
-    return pl.when(_done("due_s")).then(part.filter("on_path").sum())
+    on_path = part.filter("on_path")
+    return pl.when(_done("due_s") & on_path.is_not_null().all()).then(on_path.sum())
 
 
 _ON_PATH = ("program_id", "due_s", "last_token_s", "on_path", "path_from_s")

@@ -13,7 +13,7 @@ Row = dict[str, Any]
 MakeRun = Callable[..., Run]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def call() -> Callable[..., Row]:
     """Return a function that makes the row of a call from the moments of its chunks."""
 
@@ -40,7 +40,7 @@ def call() -> Callable[..., Row]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def failed(call: Callable[..., Row]) -> Callable[..., Row]:
     """Return a function that makes the row of a call that got no answer."""
 

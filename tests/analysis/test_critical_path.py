@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from servescope.analysis import Measured
@@ -65,7 +65,6 @@ def test_no_calls_have_no_path() -> None:
 MOMENTS = st.lists(st.floats(0.001, 5.0), min_size=5, max_size=5)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.tuples(MOMENTS, st.sets(st.integers(0, 9))), min_size=1, max_size=10))
 def test_the_parts_add_up_to_jct_in_every_graph(
     call: Make, programs: list[tuple[list[float], set[int]]]

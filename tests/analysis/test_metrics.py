@@ -5,12 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from servescope.analysis import METRICS, Measured
 from servescope.traces import Run, load
 from servescope.traces.errors import MissingColumns
+from servescope.traces.run import frame_of_rows
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference" / "metrics"
 Make = Callable[..., dict[str, Any]]
@@ -211,3 +215,90 @@ def test_every_metric_has_a_page_and_a_row_in_the_index(name: str) -> None:
     unit = {"s": " s", "s/token": " s", "ratio": ""}[METRICS[name].unit]
     example = " and ".join(f"{value:.4g}{unit}" for value in BY_HAND[name])
     assert f"**{example}**" in page
+
+
+STREAM = st.lists(st.integers(1, 200), min_size=2, max_size=12)  # gaps in units of 1/128 s
+STREAMS = st.lists(STREAM, min_size=1, max_size=5)
+
+
+def streams(
+    call: Make,
+    gaps: list[list[int]],
+    *,
+    stretch: float = 1.0,
+    later: float = 0.0,
+    delay: float = 0.0,
+) -> Measured:
+    """Return calls two by two in programs; every answer comes `delay` later than it did."""
+    rows = []
+    for number, gap in enumerate(gaps):
+        due = number * 3 / 4
+        moments = due + 0.25 + np.cumsum(gap) / 128
+        first, *rest = (stretch * moments + later + delay).tolist()
+        rows.append(
+            call(
+                str(number), stretch * due + later, first, *rest,
+                sent_s=stretch * (due + 0.125) + later,
+                dispatched_s=stretch * (due + 0.0625) + later,
+                observed_queue_s=stretch * gap[0] / 256 + delay,
+                program_id=f"p{number // 2}",
+                parents=[str(number - 1)] if number % 2 else [],
+            )
+        )  # fmt: skip
+    return Measured(frame_of_rows(rows).lazy())
+
+
+@given(STREAMS, st.sampled_from([0.5, 2.0, 8.0]))
+def test_in_another_unit_of_time_every_latency_is_the_same_in_that_unit(
+    call: Make, gaps: list[list[int]], stretch: float
+) -> None:
+    before, after = streams(call, gaps), streams(call, gaps, stretch=stretch)
+    for name, metric in METRICS.items():
+        factor = 1.0 if metric.unit == "ratio" else stretch
+        expected = before.sample(name).values * factor
+        assert after.sample(name).values == pytest.approx(expected, abs=1e-9), name
+
+
+@given(STREAMS, st.sampled_from([-64.0, 1024.0]))
+def test_no_latency_depends_on_when_a_run_was(
+    call: Make, gaps: list[list[int]], later: float
+) -> None:
+    before, after = streams(call, gaps), streams(call, gaps, later=later)
+    for name in METRICS:
+        assert after.sample(name).values == pytest.approx(before.sample(name).values, abs=1e-9)
+
+
+LONGER = ("ttft", "ttft_due", "ttfo", "ttfo_due", "queue", "e2e", "e2e_due", "norm", "norm_due",
+          "jct", "jct_sent", "jct_prefill")  # fmt: skip
+
+
+@given(STREAMS, st.sampled_from([0.125, 1.0]))
+def test_an_answer_that_comes_later_is_never_quicker_and_its_pace_the_same(
+    call: Make, gaps: list[list[int]], delay: float
+) -> None:
+    before, after = streams(call, gaps), streams(call, gaps, delay=delay)
+    for name in METRICS:
+        was, now = before.sample(name).values, after.sample(name).values
+        if name in LONGER:
+            assert (now > was).all(), name
+        elif METRICS[name].between_tokens or METRICS[name].of_client:
+            assert now == pytest.approx(was, abs=1e-9), name
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_without_what_it_needs_a_metric_is_null_and_never_an_error(call: Make, name: str) -> None:
+    kept = ("program_id", "output_tokens", "on_path", "path_from_s", "path_until_s", "ideal_s")
+    for missing in METRICS[name].needs:
+        if missing not in kept:
+            row = call("x", 0.0, 1.0, 1.5, observed_queue_s=0.1) | {missing: None}
+            assert len(Measured(frame_of_rows([row]).lazy()).sample(name)) == 0, missing
+    absent = frame_of_rows([call("x", 0.0, 1.0, 1.5)]).with_columns(output_tokens=None)
+    Measured(absent.lazy()).sample(name)
+
+
+def test_every_metric_says_its_unit_its_clock_and_whose_definition_it_is() -> None:
+    for metric in METRICS.values():
+        assert metric.unit in ("s", "s/token", "ratio")
+        assert metric.clock in ("sent", "due", "none")
+        assert metric.source
+        assert metric.says

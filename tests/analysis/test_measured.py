@@ -1,0 +1,110 @@
+"""Measurements read in batches are those of the whole, and stay right when they are counted."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from servescope.analysis import METRICS, Measured, measured
+from servescope.analysis.sample import Sample
+from servescope.traces import Run
+from servescope.traces.run import frame_of_rows
+
+Make = Callable[..., dict[str, Any]]
+MakeRun = Callable[..., Run]
+
+
+def many(call: Make, calls: int = 60) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(5)
+    rows = []
+    for number in range(calls):
+        first = number + rng.exponential()
+        chunks = first + np.cumsum(rng.lognormal(-4, 1, rng.integers(1, 40)))
+        rows.append(
+            call(f"{number:03}", float(number), first, *chunks, program_id=f"p{number % 7}")
+        )
+    return rows
+
+
+def test_batches_are_the_whole(call: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = many(call)
+    gaps = np.concatenate([np.diff(row["chunk_s"]) for row in rows])
+    monkeypatch.setattr(measured, "BATCH_CALLS", 7)
+    for name in ("tbt", "icl"):
+        sample = Measured(frame_of_rows(rows).lazy()).sample(name)
+        assert np.array_equal(sample.values, np.sort(gaps))
+
+
+def test_counted_in_buckets_every_quantile_is_right_to_a_twentieth_of_a_percent(
+    call: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = many(call)
+    owners = pl.DataFrame(
+        {"program_id": [f"p{n}" for n in range(7)], "block": [0, 1, 2, 0, 1, 2, 0]}
+    )
+    run = Measured(frame_of_rows(rows).lazy())
+    exact = run.sample("icl", owners, 3)
+    monkeypatch.setattr(measured, "EXACT_VALUES", 100)
+    counted = run.sample("icl", owners, 3)
+    assert len(counted) == len(exact)
+    assert counted.sizes().tolist() == exact.sizes().tolist()
+    for q in (0.001, 0.1, 0.5, 0.9, 0.99, 1.0):
+        assert counted.quantile(q) == pytest.approx(exact.quantile(q), rel=0.0005)
+        assert counted.block_quantiles(q) == pytest.approx(exact.block_quantiles(q), rel=0.0005)
+    assert counted.mean() == pytest.approx(exact.mean(), rel=0.0005)
+
+
+def test_a_bucket_holds_what_no_clock_could_tell_apart(
+    call: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No time at all stays no time, and a day is not cut off."""
+    monkeypatch.setattr(measured, "EXACT_VALUES", 0)
+    sample = Measured(frame_of_rows([call("x", 0.0, 1.0, 1.0, 86401.0)]).lazy()).sample("icl")
+    assert sample.values.tolist() == [0.0, pytest.approx(86400.0, rel=0.0005)]
+
+
+def test_owners_say_which_programs_count_and_where_they_belong(call: Make) -> None:
+    rows = [call("a", 0.0, 1.0, 1.5), call("b", 1.0, 2.0, 2.25), call("c", 2.0, 3.0, 3.125)]
+    owners = pl.DataFrame({"program_id": ["program of a", "program of c"], "block": [1, 0]})
+    samples = Measured(frame_of_rows(rows).lazy()).samples(("icl", "ttft", "jct"), owners, 2)
+    assert list(samples) == ["icl", "ttft", "jct"]
+    icl = samples["icl"]
+    assert list(zip(icl.values, icl.block, strict=True)) == [(0.125, 0), (0.5, 1)]
+    assert all(sample.sizes().tolist() == [1, 1] for sample in samples.values())
+
+
+def test_the_warm_up_and_calls_that_are_not_asked_for_count_nowhere(
+    call: Make, a_run: MakeRun
+) -> None:
+    """A program that began in the warm-up is left out whole, its later calls too."""
+    rows = [
+        call("a", 0.0, 1.0, 1.1, program_id="p"),
+        call("b", 9.0, 10.0, 10.2, program_id="p"),
+        call("c", 5.0, 6.0, 6.4, program_id="q", turn=0),
+        call("d", 8.0, 9.0, 9.8, program_id="q", turn=1),
+    ]
+    run = Measured.of(a_run(rows, warmup_s=2.0))
+    assert run.calls["call_id"].to_list() == ["c", "d"]
+    assert run.sample("icl").values.tolist() == pytest.approx([0.4, 0.8])
+    later = run.where(pl.col("turn") == 1)
+    assert later.calls["call_id"].to_list() == ["d"]
+    assert later.sample("icl").values.tolist() == pytest.approx([0.8])
+    assert later.fluidity(1.0, 1.0).to_list() == [1.0]
+
+
+def test_a_run_that_was_killed_is_measured_as_far_as_it_came(call: Make, a_run: MakeRun) -> None:
+    run = a_run([call("a", 0.0, 1.0, 1.5)])
+    table = pl.read_parquet(run.path / "calls.parquet")
+    (run.path / "calls.parquet").unlink()
+    reopened = Run.open(run.path)
+    reopened.append(table)
+    assert Measured.of(reopened).sample("tbt").values.tolist() == [0.5]
+
+
+def test_nothing_has_a_row_for_every_metric_and_no_value(a_run: MakeRun) -> None:
+    run = Measured.of(a_run([]))
+    assert run.summary["metric"].to_list() == list(METRICS)
+    assert set(run.summary["n"]) == {0}
+    assert all(isinstance(sample, Sample) for sample in run.distributions.values())
