@@ -36,6 +36,7 @@ class Server:
         port = str(free_port()) if PORT in msgspec.json.encode((launch, endpoint)).decode() else ""
         self.name = name
         self.log = log
+        self.fresh = launch.fresh
         self.endpoint = msgspec.structs.replace(
             endpoint, base_url=tuple(url.replace(PORT, port) for url in endpoint.urls)
         )
