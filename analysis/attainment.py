@@ -7,6 +7,7 @@ denominator.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from servescope.analysis.slo import SELECTORS, SLO, Condition, Group, Per
 from servescope.analysis.totals import Whole
 from servescope.traces.errors import InputError
 
+_NONE: Mapping[str, pl.Expr] = {}
 SCALES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0)
 
 
@@ -157,13 +159,17 @@ def jain(values: npt.ArrayLike) -> float | None:
     return float(x.sum()) ** 2 / (len(x) * square) if square > 0 else None
 
 
-def by_group(measured: Measured, slo: SLO | None, column: str) -> pl.DataFrame:
-    """Return a row a value of `column` (call_class, client_id, model, turn): calls, failed, share.
+def by_group(
+    measured: Measured, slo: SLO | None, column: str, made: Mapping[str, pl.Expr] = _NONE
+) -> pl.DataFrame:
+    """Return a row a value of `column` (call_class, client_id, ...): calls, failed, share, metrics.
+
+    `made` are columns that are made of others, by name.
 
     `share` within the SLO is of calls and of conditions on calls alone; null without an SLO. Rows
     are in the order of their number of calls.
     """
-    calls = measured.calls
+    calls = measured.calls.with_columns(**made)
     if column not in calls.columns or calls[column].null_count() == calls.height:
         return pl.DataFrame(schema={column: pl.String, "calls": pl.Int64})
     met = pl.lit(None, dtype=pl.Float64)

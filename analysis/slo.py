@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from servescope.analysis.metrics import METRICS, Metric
@@ -127,6 +127,7 @@ class SLO:
     """
 
     groups: tuple[Group, ...]
+    text: str = field(default="", compare=False)  # as it was asked
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.groups))
@@ -171,7 +172,7 @@ class SLO:
         groups = tuple(_group(part) for part in text.split(";") if part.strip(_BETWEEN))
         if not groups:
             raise InputError("The SLO holds no condition.", _MEND)
-        return cls(groups)
+        return cls(groups, text)
 
 
 def _group(text: str) -> Group:

@@ -43,10 +43,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A Plotly figure and the sentence that says how to read it."""
+    """A Plotly figure and the sentence that says how to read it; a `wide` one has a row to itself."""
 
     figure: go.Figure
     says: str
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +57,8 @@ class Section:
     name: str
     title: str
     blocks: tuple[Note | Table | Figure, ...]
+
+
+def told(columns: Sequence[Column], rows: Sequence[dict[str, Cell]]) -> tuple[Column, ...]:
+    """Return the columns in which any row has something to say."""
+    return tuple(c for c in columns if any(row.get(c.key) is not None for row in rows))

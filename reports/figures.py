@@ -8,39 +8,18 @@ import numpy as np
 import plotly.graph_objects as go
 import polars as pl
 
+from servescope.analysis.binned import quantiles_over
 from servescope.analysis.comparison import Comparison
-from servescope.analysis.metrics import METRICS
+from servescope.analysis.metrics import JCT_PARTS, METRICS
 from servescope.analysis.sample import Sample
+from servescope.reports.canvas import INK, LOG, MOST_POINTS, PALETTE, canvas, line_of, short
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-MOST_POINTS = 400
-LOG = {"type": "log", "minor": {"ticks": "outside"}, "nticks": 8}
-INK, FAINT = "#24292f", "#d8dee4"
-
-
-def _canvas(x: str, y: str, *, log_x: bool = False) -> go.Figure:
-    figure = go.Figure()
-    axis = {"gridcolor": FAINT, "zerolinecolor": FAINT, "linecolor": FAINT, "automargin": True}
-    figure.update_layout(
-        template="none",
-        height=340,
-        margin={"l": 56, "r": 12, "t": 36, "b": 48},
-        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hovermode="closest",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-    )
-    figure.update_xaxes(title=x, **(LOG if log_x else {}), **axis)
-    figure.update_yaxes(title=y, **axis)
-    return figure
+PATTERNS = ("", "/", "x", ".", "+")
 
 
 def ccdf(values: Mapping[str, Sample], metric: str) -> go.Figure:
     """Draw the share of values above x on two log axes: the tail is where schedulers differ."""
-    figure = _canvas(f"{METRICS[metric].label} (ms)", "share above", log_x=True)
+    figure = canvas(f"{METRICS[metric].label} (ms)", "share above", log_x=True)
     figure.update_yaxes(**LOG, tickformat="~%")
     for index, (name, sample) in enumerate(values.items()):
         ranked = sample.values * 1000
@@ -48,90 +27,80 @@ def ccdf(values: Mapping[str, Sample], metric: str) -> go.Figure:
         share = 1 - (upto - sample.weights) / max(1, len(sample))
         keep = _spread(len(ranked))
         figure.add_scatter(
-            x=ranked[keep],
-            y=share[keep],
+            x=short(ranked[keep]),
+            y=short(share[keep]),
             name=name,
             mode="lines",
-            line={"color": PALETTE[index], "dash": DASHES[index], "width": 2},
+            line=line_of(index),
             hovertemplate="%{y:.2%} above %{x:.1f} ms",
         )
     return figure
 
 
-def over_time(calls: Mapping[str, pl.DataFrame], metric: str) -> go.Figure:
-    """Draw a metric of every call against the moment it was due."""
-    figure = _canvas("due (s since start)", f"{METRICS[metric].label} (ms)")
+def over_length(calls: Mapping[str, pl.DataFrame], metric: str) -> go.Figure:
+    """Draw p50 and p99 of a metric over the length of the prompt."""
+    figure = canvas("input tokens", f"{METRICS[metric].label} (ms)", log_x=True)
     figure.update_yaxes(**LOG)
     for index, (name, table) in enumerate(calls.items()):
-        known = table.drop_nulls(metric)
-        figure.add_scatter(
-            x=known["due_s"].to_list(),
-            y=(known[metric] * 1000).to_list(),
-            text=known["call_id"].to_list(),
-            name=name,
-            mode="markers",
-            marker={"color": PALETTE[index], "size": 5, "opacity": 0.7, "symbol": index},
-            hovertemplate="call %{text}<br>due %{x:.2f} s<br>%{y:.1f} ms",
-        )
+        bins = quantiles_over(table, "input_tokens", metric, bins=40, logarithmic=True)
+        for quantile, width in (("p50", 2.0), ("p99", 1.0)):
+            known = bins.drop_nulls(quantile)
+            if known.is_empty():
+                continue
+            figure.add_scatter(
+                x=short(known["x"].to_numpy()),
+                y=short(known[quantile].to_numpy() * 1000),
+                customdata=known["n"].to_list(),
+                name=f"{name} {quantile}",
+                mode="lines+markers",
+                line=line_of(index, width),
+                marker={"size": 4 + width, "symbol": index},
+                hovertemplate="%{x:,.0f} tokens: %{y:.1f} ms (%{customdata} calls)",
+            )
     return figure
 
 
-def in_flight(calls: Mapping[str, pl.DataFrame]) -> go.Figure:
-    """Draw how many calls were sent and not ended, over time."""
-    figure = _canvas("s since start", "calls in flight")
-    figure.update_yaxes(tickformat=",d", rangemode="tozero")
-    for index, (name, table) in enumerate(calls.items()):
-        sent = table.drop_nulls("sent_s")
-        moments = np.concatenate([sent["sent_s"].to_numpy(), sent["end_s"].to_numpy()])
-        steps = np.concatenate([np.ones(sent.height), -np.ones(sent.height)])
-        order = np.argsort(moments, kind="stable")
+def parts_of_jct(parts: Mapping[str, Mapping[str, float]]) -> go.Figure:
+    """Draw mean JCT of each run as a bar of its parts (s)."""
+    figure = canvas("mean JCT (s)", "")
+    figure.update_layout(barmode="stack", height=160 + 44 * len(parts))
+    for index, part in enumerate(JCT_PARTS):
+        if not any(of_run.get(part) for of_run in parts.values()):
+            continue
+        figure.add_bar(
+            y=list(parts),
+            x=[of_run.get(part) for of_run in parts.values()],
+            name=METRICS[part].label.removeprefix("JCT: "),
+            orientation="h",
+            marker={"color": PALETTE[index], "pattern": {"shape": PATTERNS[index]}},
+            hovertemplate="%{x:.3g} s",
+        )
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def attainment_curve(
+    scales: Sequence[float], curves: Mapping[str, Sequence[float]], per: str
+) -> go.Figure:
+    """Draw the share within the SLO when all its bounds are so many times as loose."""
+    figure = canvas("SLO scale", f"{per} within the SLO", log_x=True)
+    figure.update_yaxes(tickformat=".0%", range=[0, 1.02])
+    for index, (name, shares) in enumerate(curves.items()):
         figure.add_scatter(
-            x=moments[order],
-            y=np.cumsum(steps[order]),
+            x=short(np.asarray(scales)),
+            y=short(np.asarray(shares)),
             name=name,
             mode="lines",
-            line={"color": PALETTE[index], "dash": DASHES[index], "shape": "hv", "width": 1.5},
-            hovertemplate="%{y:.0f} in flight at %{x:.2f} s",
+            line=line_of(index),
+            hovertemplate="%{y:.1%} at %{x:.2f} times the SLO",
         )
+    figure.add_vline(x=1, line={"color": INK, "width": 1})
     return figure
-
-
-def said_by_servers(series: Mapping[str, pl.DataFrame], quantity: str) -> go.Figure | None:
-    """Draw what the servers of each run said over time, a line a replica; None if none says it."""
-    titles = {"running": "calls running", "waiting": "calls waiting", "kv_usage": "KV cache in use"}
-    figure = _canvas("s since start", titles[quantity])
-    figure.update_yaxes(rangemode="tozero", tickformat="~%" if quantity == "kv_usage" else ",~r")
-    number = 0
-    for run, table in series.items():
-        replicas = table.partition_by("replica", maintain_order=True)
-        for replica in replicas:
-            if replica[quantity].is_not_null().any():
-                url = replica["replica"][0].partition("://")[2]
-                name = ", ".join(
-                    ([run] if len(series) > 1 or len(replicas) == 1 else [])
-                    + ([url] if len(replicas) > 1 else [])
-                )
-                figure.add_scatter(
-                    x=replica["t_s"].to_list(),
-                    y=replica[quantity].to_list(),  # a null is a hole in the line
-                    name=name,
-                    mode="lines",
-                    line={
-                        "color": PALETTE[number % len(PALETTE)],
-                        "dash": DASHES[number % len(DASHES)],
-                        "shape": "hv",
-                        "width": 1.5,
-                    },
-                    hovertemplate="%{y} at %{x:.1f} s",
-                )
-            number += 1
-    figure.update_layout(height=340 + 19 * max(0, len(figure.data) - 4))  # a legend of many lines
-    return figure if figure.data else None
 
 
 def lengths(calls: pl.DataFrame) -> go.Figure:
     """Draw each call's prompt against its answer, in tokens."""
-    figure = _canvas("input tokens", "output tokens", log_x=True)
+    figure = canvas("input tokens", "output tokens", log_x=True)
     figure.update_yaxes(**LOG)
     figure.add_scatter(
         x=calls["input_tokens"].to_list(),
@@ -147,7 +116,7 @@ def lengths(calls: pl.DataFrame) -> go.Figure:
 def forest(comparison: Comparison) -> go.Figure:
     """Draw every ratio B / A with its 95 % interval around the line of no difference."""
     rows = [row for row in comparison.differences if row.ratio is not None][::-1]
-    figure = _canvas(f"{comparison.b} / {comparison.a} (below 1: {comparison.b} is faster)", "")
+    figure = canvas(f"{comparison.b} / {comparison.a} (below 1: {comparison.b} is faster)", "")
     figure.update_xaxes(**LOG)
     figure.update_layout(height=120 + 26 * len(rows))
     colours = {"better": PALETTE[2], "worse": PALETTE[1], "indistinguishable": "#6e7781"}

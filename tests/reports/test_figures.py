@@ -3,7 +3,8 @@ import polars as pl
 import pytest
 
 from servescope.analysis.sample import Sample
-from servescope.reports import Story, figures
+from servescope.reports import Story, figures, timelines
+from servescope.reports.canvas import MOST_POINTS
 
 
 def test_a_ccdf_ends_at_the_maximum_and_starts_with_all(pair: Story) -> None:
@@ -16,16 +17,15 @@ def test_a_ccdf_ends_at_the_maximum_and_starts_with_all(pair: Story) -> None:
 def test_a_long_ccdf_is_thinned_but_keeps_both_ends_and_the_tail() -> None:
     values = Sample.of(np.arange(1, 100_001) / 1000)
     (line,) = figures.ccdf({"a": values}, "tbt").data
-    assert len(line.x) <= figures.MOST_POINTS
+    assert len(line.x) <= MOST_POINTS
     assert (line.x[0], line.x[-1]) == (1.0, 100_000.0)
     assert sum(x > 99_900 for x in line.x) > 40  # of the 100 largest
 
 
-def test_in_flight_goes_up_with_a_send_and_down_with_an_end() -> None:
-    calls = pl.DataFrame({"sent_s": [0.0, 1.0, None], "end_s": [3.0, 2.0, 9.0]})
-    (line,) = figures.in_flight({"a": calls}).data
-    assert list(line.x) == [0.0, 1.0, 2.0, 3.0]
-    assert list(line.y) == [1, 2, 1, 0]
+def test_in_flight_is_a_step_at_every_send_and_end() -> None:
+    steps = np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 1.0, 0.0])
+    (line,) = timelines.in_flight({"a": steps}).data
+    assert (list(line.x), list(line.y)) == ([0, 1, 2, 3], [1, 2, 1, 0])
 
 
 def test_the_forest_has_a_point_for_every_difference_with_an_interval(pair: Story) -> None:
@@ -37,5 +37,5 @@ def test_the_forest_has_a_point_for_every_difference_with_an_interval(pair: Stor
 
 def test_failed_calls_are_not_drawn_as_zero() -> None:
     calls = pl.DataFrame({"call_id": ["a", "b"], "due_s": [0.0, 1.0], "ttft": [None, 0.2]})
-    (dots,) = figures.over_time({"a": calls}, "ttft").data
+    dots, _ = timelines.latency({"a": calls}, "ttft", {}).data
     assert list(dots.y) == [200.0]

@@ -60,7 +60,7 @@ def test_the_page_is_drawn_whole_without_network_or_errors(
     assert errors == []
     assert requests == [pages[kind].as_uri()]
     figures = page.locator(".plotly-graph-div")
-    assert figures.count() == (7 if kind == "pair" else 6)
+    assert figures.count() == (10 if kind == "pair" else 8)
     for figure in figures.all():
         box = figure.bounding_box()
         assert box is not None

@@ -46,7 +46,7 @@ def test_a_name_cannot_break_out_of_the_page(pair: Story) -> None:
 def test_the_json_holds_raw_values_by_section(pair: Story) -> None:
     told = json.loads(render.json(pair.title, sections_of(pair)))
     assert set(told["sections"]) == {section.name for section in sections_of(pair)}
-    (table,) = told["sections"]["service"]
+    table = told["sections"]["objectives"][0]
     assert 0 <= table["rows"][0]["share"] <= 1
     assert pair.comparison is not None
     assert told["sections"]["verdict"][0]["text"] == pair.comparison.verdict

@@ -6,7 +6,7 @@ from servescope.loadgen.experiment import EngineSpec, Experiment, SyntheticSpec,
 from servescope.loadgen.simulate import simulate
 from servescope.reports import Story, render, sections_of, story_of
 from servescope.reports.blocks import Figure, Table
-from servescope.reports.server_section import server
+from servescope.reports.sections.server import server
 from servescope.traces import Run, RunInfo
 from servescope.traces.run import frame_of_rows
 from servescope.traces.server import HOST, Journal, Sample, seal

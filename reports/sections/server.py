@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from servescope.analysis import servers
-from servescope.reports import figures
-from servescope.reports.blocks import Cell, Column, Figure, Section, Table
+from servescope.reports import timelines
+from servescope.reports.blocks import Cell, Column, Figure, Section, Table, told
 from servescope.reports.story import Story
 from servescope.traces.server import labels_of
 
@@ -20,6 +20,7 @@ _COLUMNS = (
     Column("kv_usage_peak", "KV use, peak", "share"),
     Column("prefix_hit_share", "prefix hits", "share"),
     Column("preemptions", "preemptions", "count"),
+    Column("queue_mean_s", "queue, mean (ms)", "ms"),
     Column("generation_tokens", "tokens generated", "count"),
     Column("received_tokens", "received", "count"),
     Column("unseen", "scrapes failed", "share"),
@@ -40,12 +41,12 @@ def server(story: Story) -> Section | None:
     for name, series in story.servers.items():
         received = _received(story.named[name].trace.collect())
         for each in servers.summaries(series):
-            told: dict[str, Cell] = {
+            known: dict[str, Cell] = {
                 column.key: getattr(each, column.key)
                 for column in _COLUMNS
                 if column.key not in ("run", "received_tokens")
             }
-            rows.append({"run": name, "received_tokens": received.get(each.replica), **told})
+            rows.append({"run": name, "received_tokens": received.get(each.replica), **known})
     gpus: list[dict[str, Cell]] = []
     for name, run in story.named.items():
         for gpu in servers.gpus(run.server) if run.server is not None else ():
@@ -68,17 +69,17 @@ def server(story: Story) -> Section | None:
         )
         if any(run.info.warmup_s for run in story.runs):
             says += " The warm-up counts here."
-        blocks.append(Table(_told(_COLUMNS, rows), rows, says))
+        blocks.append(Table(told(_COLUMNS, rows), rows, says))
         for quantity, text in (
             ("running", "Calls that the server computes at once, as it says."),
             ("waiting", "Calls in the server's queue: what no step had room for."),
             ("kv_usage", "Share of the KV cache in use; near 1, calls wait or are preempted."),
         ):
-            picture = figures.said_by_servers(story.servers, quantity)
+            picture = timelines.said_by_servers(story.servers, quantity)
             if picture is not None:
                 blocks.append(Figure(picture, text))
     if gpus:
-        blocks.append(Table(_told(_GPU, gpus), gpus))
+        blocks.append(Table(told(_GPU, gpus), gpus))
     return Section("server", "What the servers say", tuple(blocks)) if blocks else None
 
 
@@ -86,8 +87,3 @@ def _received(calls: pl.DataFrame) -> dict[str, int]:
     """Return how many tokens each replica's answers held."""
     counted = calls.group_by("replica").agg(pl.col("output_tokens").sum())
     return {str(replica): int(tokens) for replica, tokens in counted.iter_rows() if replica}
-
-
-def _told(columns: tuple[Column, ...], rows: list[dict[str, Cell]]) -> tuple[Column, ...]:
-    """Return the columns in which any row has something to say."""
-    return tuple(c for c in columns if any(row.get(c.key) is not None for row in rows))

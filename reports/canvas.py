@@ -1,0 +1,50 @@
+"""What all figures share: the empty axes, the palette, the way a run is drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from servescope.analysis.sample import Floats
+
+# Okabe and Ito's palette: told apart by colour-blind readers too.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+MOST_POINTS = 400  # of a line
+MOST_DOTS = 2000
+LOG = {"type": "log", "minor": {"ticks": "outside"}, "nticks": 8}
+INK, FAINT = "#24292f", "#d8dee4"
+
+
+def canvas(x: str, y: str, *, log_x: bool = False) -> go.Figure:
+    """Return empty axes with their titles."""
+    figure = go.Figure()
+    axis = {"gridcolor": FAINT, "zerolinecolor": FAINT, "linecolor": FAINT, "automargin": True}
+    figure.update_layout(
+        template="none",
+        height=340,
+        margin={"l": 56, "r": 12, "t": 36, "b": 48},
+        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        hovermode="closest",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )
+    figure.update_xaxes(title=x, **(LOG if log_x else {}), **axis)
+    figure.update_yaxes(title=y, **axis)
+    return figure
+
+
+def line_of(index: int, width: float = 2.0) -> dict[str, Any]:
+    """Return the colour and dash of the run of this number; they repeat after many."""
+    return {
+        "color": PALETTE[index % len(PALETTE)],
+        "dash": DASHES[index % len(DASHES)],
+        "width": width,
+    }
+
+
+def short(values: Floats) -> list[float]:
+    """Return numbers to five significant digits: more is not seen, and makes a page heavy."""
+    return [float(f"{value:.5g}") for value in values]

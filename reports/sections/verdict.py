@@ -1,0 +1,62 @@
+"""What came of it, and every reason to doubt it: the first thing on a page."""
+
+from __future__ import annotations
+
+from servescope.analysis.attainment import attained
+from servescope.reports.blocks import Note, Section
+from servescope.reports.story import Story
+
+
+def verdict(story: Story) -> Section:
+    """Say what came of it first, then every reason to doubt it."""
+    notes: list[Note] = []
+    if story.comparison:
+        notes.append(Note("verdict", story.comparison.verdict))
+    for name, run in story.named.items():
+        validity = run.info.validity
+        if validity == "unfinished":
+            held = story.calls[name].height
+            text = (
+                f"{name} never ended: {held} of {run.info.planned_calls} planned calls are in it."
+            )
+            notes.append(Note("doubt", text, "UNFINISHED"))
+        elif validity != "valid":
+            text = f"{name}: the numbers are {validity}; the doubts below say why."
+            notes.append(Note("doubt", text, validity.upper()))
+    if not story.comparison:
+        notes += [Note("verdict", served(story, name)) for name in story.named]
+    said = story.comparison.doubts if story.comparison else _doubts(story)
+    notes += [Note("doubt", doubt, "Doubt") for doubt in _merged(said, story)]
+    return Section("verdict", "Verdict", tuple(notes))
+
+
+def served(story: Story, name: str) -> str:
+    """Say in a sentence what one run served, and how much of it within the SLO."""
+    whole = story.wholes[name]
+    text = f"{whole.served.height} of {whole.measured.calls.height} calls served"
+    if story.slo and story.slo.of_each:
+        met = attained(whole.measured, story.slo)
+        text += f", {met.share:.1%} of {met.per} within {story.slo}"
+    return f"{name}: {text}." if len(story.named) > 1 else f"{text}."
+
+
+def _doubts(story: Story) -> tuple[str, ...]:
+    several = len(story.named) > 1
+    return tuple(
+        f"{name}: {doubt}" if several else doubt
+        for name, run in story.named.items()
+        for doubt in run.info.doubts
+    )
+
+
+def _merged(doubts: tuple[str, ...], story: Story) -> list[str]:
+    """Say once what is doubted of every run."""
+    names = list(story.named)
+    merged: dict[str, list[str]] = {}
+    for doubt in doubts:
+        name = next((n for n in names if len(names) > 1 and doubt.startswith(f"{n}: ")), "")
+        merged.setdefault(doubt.removeprefix(f"{name}: ") if name else doubt, []).append(name)
+    return [
+        text if len(who) == len(names) or who == [""] else f"{', '.join(who)}: {text}"
+        for text, who in merged.items()
+    ]

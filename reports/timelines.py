@@ -1,0 +1,174 @@
+"""Figures over the time of a run: latency and the load that it met."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import plotly.graph_objects as go
+import polars as pl
+from plotly.subplots import make_subplots
+
+from servescope.analysis.binned import peaks, quantiles_over, rate_over
+from servescope.analysis.metrics import METRICS
+from servescope.analysis.sample import Floats
+from servescope.reports.canvas import (
+    DASHES,
+    FAINT,
+    LOG,
+    MOST_DOTS,
+    MOST_POINTS,
+    PALETTE,
+    canvas,
+    line_of,
+    short,
+)
+
+
+def latency(
+    calls: Mapping[str, pl.DataFrame], metric: str, servers: Mapping[str, pl.DataFrame]
+) -> go.Figure:
+    """Draw a metric over time above what arrived and, where servers say it, what waited.
+
+    Few calls are dots, each with its name; many are p50 and p99 of stretches of time.
+    """
+    queues = {name: table for name, table in servers.items() if table["waiting"].count()}
+    rows = 3 if queues else 2
+    figure = make_subplots(rows, 1, shared_xaxes=True, vertical_spacing=0.06, figure=canvas("", ""))
+    figure.update_layout(height=300 + 130 * rows)
+    figure.update_xaxes(gridcolor=FAINT, zerolinecolor=FAINT, linecolor=FAINT)
+    figure.update_yaxes(gridcolor=FAINT, zerolinecolor=FAINT, linecolor=FAINT, automargin=True)
+    figure.update_yaxes(
+        title=f"{METRICS[metric].label} (ms)", **LOG, domain=_DOMAINS[rows][0], row=1
+    )
+    figure.update_yaxes(title="due /s", rangemode="tozero", domain=_DOMAINS[rows][1], row=2)
+    figure.update_xaxes(title="s since start", row=rows)
+    drawn: list[Floats] = []
+    for index, (name, table) in enumerate(calls.items()):
+        for trace in _latencies(index, name, table, metric):
+            figure.add_trace(trace, 1, 1)
+        rate = rate_over(table["due_s"])
+        due = rate["per_s"].to_numpy()
+        if any(len(due) == len(other) and (due == other).all() for other in drawn):
+            continue  # the same plan arrives alike
+        drawn.append(due)
+        figure.add_scatter(
+            x=short(rate["t_s"].to_numpy()),
+            y=short(due),
+            name=f"{name} due",
+            showlegend=False,
+            mode="lines",
+            line={**line_of(index, 1.5), "shape": "hv"},
+            hovertemplate="%{y:.3g}/s from %{x:.5g} s",
+            row=2,
+            col=1,
+        )
+    if queues:
+        figure.update_yaxes(title="waiting", rangemode="tozero", domain=_DOMAINS[3][2], row=3)
+    for name, table in queues.items():
+        waiting = table.group_by("t_s", maintain_order=True).agg(pl.col("waiting").sum())
+        moments, counts = waiting["t_s"].to_numpy(), waiting["waiting"].to_numpy()
+        moments, counts = peaks(moments, counts, MOST_POINTS)
+        figure.add_scatter(
+            x=short(moments),
+            y=short(counts),
+            name=f"{name} waiting",
+            showlegend=False,
+            mode="lines",
+            line={**line_of(list(calls).index(name), 1.5), "shape": "hv"},
+            hovertemplate="%{y:.0f} waiting at %{x:.5g} s",
+            row=3,
+            col=1,
+        )
+    return figure
+
+
+_DOMAINS = {
+    2: ((0.36, 1.0), (0.0, 0.26)),
+    3: ((0.5, 1.0), (0.26, 0.42), (0.0, 0.18)),
+}
+
+
+def _latencies(index: int, name: str, table: pl.DataFrame, metric: str) -> list[go.Scatter]:
+    known = table.drop_nulls(metric)
+    if known.height <= MOST_DOTS:
+        return [
+            go.Scatter(
+                x=short(known["due_s"].to_numpy()),
+                y=short(known[metric].to_numpy() * 1000),
+                text=known["call_id"].to_list(),
+                name=name,
+                mode="markers",
+                marker={
+                    "color": PALETTE[index % len(PALETTE)],
+                    "size": 5,
+                    "opacity": 0.7,
+                    "symbol": index,
+                },
+                hovertemplate="call %{text}<br>due %{x:.5g} s<br>%{y:.1f} ms",
+            )
+        ]
+    bins = quantiles_over(known, "due_s", metric)
+    drawn = []
+    for quantile, width in (("p50", 2.0), ("p99", 1.0)):
+        of_bins = bins.drop_nulls(quantile)
+        drawn.append(
+            go.Scatter(
+                x=short(of_bins["x"].to_numpy()),
+                y=short(of_bins[quantile].to_numpy() * 1000),
+                name=f"{name} {quantile}",
+                mode="lines",
+                line=line_of(index, width),
+                hovertemplate=quantile + " %{y:.1f} ms around %{x:.5g} s",
+            )
+        )
+    return drawn
+
+
+def in_flight(steps: Mapping[str, tuple[Floats, Floats]]) -> go.Figure:
+    """Draw how many calls were sent and not ended, over time."""
+    figure = canvas("s since start", "calls in flight")
+    figure.update_yaxes(tickformat=",d", rangemode="tozero")
+    for index, (name, (moments, counts)) in enumerate(steps.items()):
+        moments, counts = peaks(moments, counts, 2 * MOST_POINTS)
+        figure.add_scatter(
+            x=short(moments),
+            y=counts.tolist(),
+            name=name,
+            mode="lines",
+            line={**line_of(index, 1.5), "shape": "hv"},
+            hovertemplate="%{y:.0f} in flight at %{x:.2f} s",
+        )
+    return figure
+
+
+def said_by_servers(series: Mapping[str, pl.DataFrame], quantity: str) -> go.Figure | None:
+    """Draw what the servers of each run said over time, a line a replica; None if none says it."""
+    titles = {"running": "calls running", "waiting": "calls waiting", "kv_usage": "KV cache in use"}
+    figure = canvas("s since start", titles[quantity])
+    figure.update_yaxes(rangemode="tozero", tickformat="~%" if quantity == "kv_usage" else ",~r")
+    number = 0
+    for run, table in series.items():
+        replicas = table.partition_by("replica", maintain_order=True)
+        for replica in replicas:
+            if replica[quantity].is_not_null().any():
+                url = replica["replica"][0].partition("://")[2]
+                name = ", ".join(
+                    ([run] if len(series) > 1 or len(replicas) == 1 else [])
+                    + ([url] if len(replicas) > 1 else [])
+                )
+                figure.add_scatter(
+                    x=replica["t_s"].to_list(),
+                    y=replica[quantity].to_list(),  # a null is a hole in the line
+                    name=name,
+                    mode="lines",
+                    line={
+                        "color": PALETTE[number % len(PALETTE)],
+                        "dash": DASHES[number % len(DASHES)],
+                        "shape": "hv",
+                        "width": 1.5,
+                    },
+                    hovertemplate="%{y} at %{x:.1f} s",
+                )
+            number += 1
+    figure.update_layout(height=340 + 19 * max(0, len(figure.data) - 4))  # a legend of many lines
+    return figure if figure.data else None
