@@ -43,7 +43,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A Plotly figure and the sentence that says how to read it; a `wide` one has a row to itself."""
+    """A Plotly figure and the sentence that says how to read it; a `wide` one has its own row."""
 
     figure: go.Figure
     says: str
