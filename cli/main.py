@@ -12,10 +12,12 @@ from servescope.cli import (
     calibrate,
     compare,
     demo,
+    experiment,
     replay,
     report,
     serve,
     simulate,
+    sweep,
     traces,
 )
 
@@ -59,6 +61,8 @@ app.command("replay")(replay.replay)
 app.command("calibrate")(calibrate.calibrate)
 app.command("simulate")(simulate.simulate)
 app.command("serve")(serve.serve)
+app.command("sweep")(sweep.sweep)
+app.add_typer(experiment.app, name="experiment")
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 

@@ -91,31 +91,32 @@ class Server:
 
     def wait_until_healthy(self) -> None:
         """Wait for the health URL; raises EndpointError with the end of the log if it never is."""
+
+        def look() -> None:
+            if self.ended:
+                raise self.fault(self.ended)
+
         try:
             standing.wait_until_healthy(
-                self._health, self._headers, self._launch.start_timeout_s, self._look
+                self._health, self._headers, self._launch.start_timeout_s, look
             )
-        except EndpointError as error:
-            raise EndpointError(
-                f"'{self.name}' is not healthy. {error.wrong}{self._tail()}", error.mend
-            ) from None
-
-    def _look(self) -> None:
-        if ended := self.ended:
-            raise EndpointError(ended, f"Its whole log is {self.log}.")
+        except standing.Unhealthy as error:
+            raise self.fault(f"'{self.name}' is not healthy: {error.wrong}", error.mend) from None
 
     @property
     def ended(self) -> str | None:
-        """Say how the server has ended, with the end of its log; None as long as it runs."""
+        """Say how the server has ended; None as long as it runs."""
         code = self._keeper.poll()
         if code is None:
             return None
         how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
-        return f"The server of '{self.name}' {how}.{self._tail()}"
+        return f"The server of '{self.name}' {how}."
 
-    def _tail(self) -> str:
+    def fault(self, wrong: str, mend: str = "Mend the launch, or the server.") -> EndpointError:
+        """Return an error with the end of the server's log in it."""
         tail = last_lines(self.log)
-        return f" Its log ends: {tail}" if tail else " Its log is empty."
+        told = f"Its log ends: {tail}" if tail else "Its log is empty"
+        return EndpointError(f"{wrong} {told} ({self.log}).", mend)
 
     def stop(self) -> None:
         """End the server and everything that it started; does nothing the second time."""

@@ -17,6 +17,10 @@ ANSWER_S = 5.0
 MOST_BYTES = 8 << 20
 
 
+class Unhealthy(EndpointError):
+    """A server that did not become healthy in time."""
+
+
 class Answer(NamedTuple):
     """What a GET came to: a status and a body, or no status and what went wrong."""
 
@@ -55,7 +59,7 @@ def wait_until_healthy(
 ) -> None:
     """Wait until every URL answers 200; `look` is called between looks and may raise.
 
-    Raises EndpointError after `limit_s`.
+    Raises Unhealthy after `limit_s`.
     """
     end = time.monotonic() + limit_s
     for url in urls:
@@ -65,7 +69,7 @@ def wait_until_healthy(
             if answer.status == 200:
                 break
             if time.monotonic() >= end:
-                raise EndpointError(
+                raise Unhealthy(
                     f"GET {url} did not answer 200 within {limit_s:g} s: it {answer.in_words}.",
                     "Check the health URL, or give the server more time (start_timeout_s).",
                 )

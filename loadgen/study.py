@@ -295,7 +295,7 @@ def _options(command: Command) -> Iterable[tuple[str, str]]:
     """Return every word of a command that could name a secret, with the value that follows it."""
     words: Sequence[str] = command.split() if isinstance(command, str) else command
     words = [word.strip("'\"") for word in words]
-    for word, following in zip(words, (*words[1:], ""), strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         option, equals, value = word.partition("=")
         if equals:
             yield option, value.strip("'\"")

@@ -161,7 +161,7 @@ class _Driver:
             return endpoint
         if self._server is not None:
             if ended := self._server.ended:
-                raise EndpointError(ended, f"Its whole log is {self._server.log}.")
+                raise self._server.fault(ended)
             return self._server.endpoint
         failed = self._false_starts.get(system.name, 0)
         if failed >= FALSE_STARTS:
@@ -234,7 +234,7 @@ class _Driver:
 
     def _how_it_died(self, target: Target) -> EndpointError | None:
         if self._server is not None and (ended := self._server.ended):
-            return EndpointError(ended, f"Its whole log is {self._server.log}.")
+            return self._server.fault(ended)
         if base := standing.dead(target.base_urls, target.headers):
             return EndpointError(
                 f"{base} refuses connections after the run: the server has died.",

@@ -1,0 +1,207 @@
+"""`servescope sweep`: latency, throughput and SLO attainment over the rate, of one system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from servescope.cli import console, studies
+from servescope.cli.options import TP, Gpu, Json, Params, Seed, Slo, Warmup, checked, run_directory
+from servescope.cli.options import pairs as read_pairs
+from servescope.cli.options import params as read_params
+from servescope.cli.options import slo as read_slo
+from servescope.cli.workload_options import Asked, with_workload
+
+LOADS, WHERE, ENGINE = "Loads", "Endpoint", "Embedded engine"
+
+
+@with_workload
+def sweep(
+    context: typer.Context,
+    workload: Asked,
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            "--rates",
+            help="Rates in programs a second, with commas: the recorded starts are stretched to"
+            " them, or starts are drawn at them with --arrivals.",
+            rich_help_panel=LOADS,
+        ),
+    ] = None,
+    speed_ups: Annotated[
+        str | None,
+        typer.Option(
+            "--speed-ups",
+            help="How many times as fast as recorded, with commas; pauses are sped up, too.",
+            rich_help_panel=LOADS,
+        ),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Runs at each load.", rich_help_panel=LOADS)
+    ] = 1,
+    pause: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds between two runs of an endpoint.", rich_help_panel=LOADS),
+    ] = 0.0,
+    base_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--base-url",
+            "--url",
+            help="Where the server is; give it again for every replica.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="The dialect: openai, vllm, openai-chat, sglang, ...", rich_help_panel=WHERE
+        ),
+    ] = "openai",
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header", help="NAME=VALUE, $VARIABLE or @FILE for a secret.", rich_help_panel=WHERE
+        ),
+    ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Sweep this scheduling system of the embedded engine, in virtual time.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None,
+    param: Params = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model to ask the server for, or shape that the engine emulates."),
+    ] = None,
+    gpu: Gpu = "H100",
+    tp: TP = 1,
+    name: Annotated[str | None, typer.Option(help="Name of the system in the rows.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the sweep; the same one goes on with it."),
+    ] = None,
+    seed: Seed = 0,
+    slo: Slo = None,
+    warmup: Warmup = 0.0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run one workload at several rates or speed-ups and show what becomes of latency and SLO.
+
+    What needs other keys, or several systems, is an experiment: `servescope experiment run`.
+
+    Example:  servescope sweep azure:sample --rates 1,2,4 --system sarathi --slo 'ttft<2s'
+
+    Example:  servescope sweep mooncake:sample --speed-ups 0.5,1,2 --base-url http://127.0.0.1:8000
+    """
+    from servescope.loadgen.study import Study
+    from servescope.traces.errors import InputError
+
+    if rates is None and speed_ups is None:
+        raise InputError("It is not said at which loads.", "Add --rates 1,2,4 or --speed-ups 1,2.")
+    read_slo(slo)
+    study = checked(
+        Study,
+        name=f"sweep of {name or system or backend}",
+        systems=[_system(base_url, backend, header, system, param, model, gpu, tp, name)],
+        workloads=[_named(workload)],
+        rates=_numbers("rates", rates),
+        speed_ups=_numbers("speed-ups", speed_ups),
+        repeats=repeats,
+        pause_s=pause,
+        slo=slo,
+        seed=seed,
+        warmup_s=warmup,
+    )
+    folder = run_directory(out, study.name)
+    again = f"the same command with --out {folder}"
+    book = studies.make(study, folder, again, quiet=quiet)
+    runs = studies.runs_of(study, book, folder)
+    rows = studies.rows_of(runs, read_slo(slo))
+    told = {
+        "system": study.systems[0].name,
+        "workload": study.workloads[0].name,
+        "slo": slo,
+        "rows": rows.to_dicts(),
+        "failed": studies.failures(book),
+    }
+    studies.write_json(folder / "sweep.json", told)
+    rows.write_csv(folder / "sweep.csv")
+    if as_json:
+        console.json(told)
+    else:
+        asked = "rate_rps" if rates else "speed_up"
+        studies.show_rows(rows, [asked, "repeat"] if repeats > 1 else [asked])
+    if not quiet:
+        console.say(f"Rows: {folder / 'sweep.json'}, {folder / 'sweep.csv'}")
+    studies.refuse_failed(book, (run for _, run in runs), again)
+
+
+def _numbers(option: str, text: str | None) -> list[float]:
+    from servescope.traces.errors import InputError
+
+    try:
+        return [float(part) for part in (text or "").split(",") if part.strip()]
+    except ValueError:
+        raise InputError(
+            f"--{option} cannot be {text}.", "Write numbers with commas between: 1,2,4."
+        ) from None
+
+
+def _named(workload: Asked) -> dict[str, Any]:
+    """Return the workload with a name that can be one of a folder."""
+    import re
+
+    import msgspec
+
+    from servescope.traces.errors import InputError
+
+    if workload.experiment_file:
+        raise InputError(
+            f"{workload.experiment_file} is an experiment and no trace.",
+            "Name a trace; several loads stand in a study: `servescope experiment run`.",
+        )
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(workload.name).name).strip("-._")[:40]
+    fields = msgspec.structs.asdict(workload.spec())
+    return fields | {"name": plain or "trace"}
+
+
+def _system(
+    base_url: list[str] | None,
+    backend: str,
+    header: list[str] | None,
+    system: str | None,
+    param: list[str] | None,
+    model: str | None,
+    gpu: str,
+    tp: int,
+    name: str | None,
+) -> dict[str, Any]:
+    """Return the one system of the study: an endpoint, or the embedded engine."""
+    from servescope.loadgen.experiment import EndpointSpec, EngineSpec
+    from servescope.traces.errors import InputError
+
+    if (base_url is None) == (system is None):
+        raise InputError(
+            "A sweep is either of an endpoint or of the embedded engine.",
+            "Give --base-url, or --system.",
+        )
+    if system is not None:
+        shape = {"model": model} if model else {}
+        engine = checked(
+            EngineSpec, system=system, params=read_params(param), gpu=gpu, tp=tp, **shape
+        )
+        return {"name": name or system, "engine": engine}
+    endpoint = checked(
+        EndpointSpec,
+        base_url=base_url,
+        backend=backend,
+        model=model,
+        headers=read_pairs(header, "header"),
+    )
+    return {"name": name or backend, "endpoint": endpoint}
