@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -105,7 +105,7 @@ def compare(a: Run, b: Run, slo: SLO | None = None, *, seed: int = 0) -> Compari
         )
     arms = (a, b)
     measured = tuple(map(Measured.of, arms))
-    names = _names(arms)
+    names = (names_of(arms)[0], names_of(arms)[1])
     owners, pairs, left_out = _paired(arms, measured)
     counts = intervals.resampled_counts(seed) if "block" in owners.columns else None
     failed = _share_difference([_failures(m) for m in measured], owners, counts)
@@ -135,10 +135,10 @@ def _believed(arms: tuple[Run, Run], names: tuple[str, str], sentence: str) -> s
     return f"No verdict: {told} invalid. What the numbers say: {sentence}"
 
 
-def _names(arms: tuple[Run, Run]) -> tuple[str, str]:
-    """Return the runs' names, or their folders' where both have the same one."""
-    a, b = (run.info.name for run in arms)
-    return (a, b) if a != b else (str(arms[0].path), str(arms[1].path))
+def names_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the runs' names, or their folders' where two have the same one."""
+    names = tuple(run.info.name for run in runs)
+    return names if len(set(names)) == len(names) else tuple(str(run.path) for run in runs)
 
 
 def _paired(arms: tuple[Run, Run], measured: tuple[Measured, ...]) -> tuple[pl.DataFrame, int, int]:

@@ -28,6 +28,8 @@ def compare(
 
     opened = [Run.open(path) for path in (a, b)]
     story = story_of(opened, read_slo(slo or opened[0].info.slo))
+    if story.refused:
+        raise story.refused
     comparison = story.comparison
     assert comparison is not None
     if as_json:

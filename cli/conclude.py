@@ -39,6 +39,25 @@ def conclude(run: Run, as_json: bool, *, quiet: bool = False) -> None:
     refuse_invalid([run])
 
 
+def refuse_unmeasured(runs: Sequence[Run]) -> None:
+    """Raise GateFailed if no call of a run has ended, or every one failed."""
+    from servescope.traces.errors import GateFailed
+    from servescope.traces.status import OK
+
+    for run in runs:
+        statuses = run.rows.select("status").collect()["status"]
+        if statuses.is_empty():
+            raise GateFailed(
+                f"{run.path} holds no call that has ended: there is nothing to measure.",
+                "Replay again and let it run longer; what there is stands in the report.",
+            )
+        if not (statuses == OK).any():
+            raise GateFailed(
+                f"All {len(statuses)} calls of {run.path} failed: there is no latency to measure.",
+                "The report counts the failures by kind; look into the server's log.",
+            )
+
+
 def refuse_invalid(runs: Sequence[Run]) -> None:
     """Raise GateFailed if the numbers of a run say more of the client than of the server."""
     from servescope.traces.errors import GateFailed

@@ -81,7 +81,7 @@ def sections(chosen: Iterable[Section]) -> None:
 
     for section in chosen:
         for block in section.blocks:
-            if isinstance(block, Rows) and all(c.form != "prose" for c in block.columns):
+            if isinstance(block, Rows) and not block.defines:
                 rows = [[written(c, row[c.key]) for c in block.columns] for row in block.rows]
                 table([column.heading for column in block.columns], rows, section.title)
                 out.print()

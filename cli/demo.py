@@ -70,6 +70,8 @@ def demo(
         conclude(runs[-1], as_json=False)
     story = story_of(runs, Objective.parse(SLO))
     page = write(story, target / "report.html")
+    if story.refused:
+        raise story.refused
     assert story.comparison is not None
     for run in runs:
         lag = run.info.client.get("lag_p99_s")

@@ -3,31 +3,67 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from servescope.cli import console
-from servescope.cli.options import Slo
+from servescope.cli.conclude import refuse_unmeasured
+from servescope.cli.options import Json, Slo
 from servescope.cli.options import slo as read_slo
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="One run directory, or two to compare.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="One run directory, or several of one plan to compare.")
+    ],
     slo: Slo = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Page to write; JSON goes beside it.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page.")] = False,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Also write Markdown, for a pull request.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Also write every table as CSV into this folder.")
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", help="Also write every figure into this folder, for print."),
+    ] = None,
+    figure_format: Annotated[
+        Literal["svg", "png", "pdf"], typer.Option("--figure-format", help="Of --figures.")
+    ] = "svg",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Write one self-contained HTML page of a run, or of two runs compared.
+    """Write one self-contained HTML page of a run, or of several runs compared.
 
     Example:  servescope report runs/a runs/b --slo 'ttft<2s,stall<100ms' -o report.html
+
+    Example:  servescope report runs/a --markdown report.md --figures figures --figure-format png
     """
-    from servescope.reports import story_of, write
+    from servescope.reports import exports, render, sections_of, story_of, write
     from servescope.traces import Run
 
     opened = [Run.open(path) for path in runs]
     asked = slo or opened[0].info.slo
     story = story_of(opened, read_slo(asked))
-    console.say(f"Report: {write(story, out or Path('report.html'), overwrite=overwrite)}")
+    page = write(story, out or Path("report.html"), overwrite=overwrite)
+    made = sections_of(story)
+    console.say(f"Report: {page}")
+    if markdown:
+        exports.write_markdown(story.title, made, markdown, overwrite=overwrite)
+        console.say(f"Markdown: {markdown}")
+    if csv:
+        tables = exports.write_csv(made, csv, overwrite=overwrite)
+        console.say(f"{len(tables)} tables: {csv}")
+    if figures:
+        with console.working("drawing the figures"):
+            drawn = exports.write_figures(made, figures, figure_format, overwrite=overwrite)
+        console.say(f"{len(drawn)} figures: {figures}")
+    if as_json:
+        print(render.json(story.title, made).decode())
+    if story.refused:
+        raise story.refused
+    refuse_unmeasured(opened)

@@ -40,6 +40,11 @@ class Table:
     rows: Sequence[dict[str, Cell]]
     says: str = ""
 
+    @property
+    def defines(self) -> bool:
+        """Whether it explains words rather than shows numbers."""
+        return any(column.form == "prose" for column in self.columns)
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:

@@ -16,16 +16,18 @@ from servescope.traces.run import Run
 
 
 def story_of(runs: list[Run], slo: SLO | None = None) -> Story:
-    """Make the story of one run, or of two runs of one plan; the first is the baseline."""
+    """Make the story of one run, or of two runs of one plan; the first is the baseline.
+
+    Runs that cannot be compared are told side by side; `refused` of the story says why.
+    """
     if not 1 <= len(runs) <= 2:
         raise InputError(f"A report tells of one run or two, not {len(runs)}.", "Name one or two.")
-    for run in runs:
-        if run.measured.collect().is_empty():
-            raise InputError(
-                f"{run.path} holds no call that has ended.", "Replay again and let it run longer."
-            )
-    comparison = compare(runs[0], runs[1], slo) if len(runs) == 2 else None
-    return Story(tuple(runs), slo, comparison)
+    if len(runs) == 1:
+        return Story(tuple(runs), slo)
+    try:
+        return Story(tuple(runs), slo, compare(runs[0], runs[1], slo))
+    except InputError as error:
+        return Story(tuple(runs), slo, refused=error)
 
 
 def sections_of(story: Story) -> list[Section]:

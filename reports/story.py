@@ -8,11 +8,12 @@ from functools import cached_property
 import polars as pl
 
 from servescope.analysis import servers
-from servescope.analysis.comparison import Comparison
+from servescope.analysis.comparison import Comparison, names_of
 from servescope.analysis.measured import Measured
 from servescope.analysis.sample import Sample
 from servescope.analysis.slo import SLO
 from servescope.analysis.totals import Whole
+from servescope.traces.errors import InputError
 from servescope.traces.run import Run
 
 
@@ -23,6 +24,7 @@ class Story:
     runs: tuple[Run, ...]
     slo: SLO | None = None
     comparison: Comparison | None = None
+    refused: InputError | None = None  # why runs were not compared
 
     @property
     def title(self) -> str:
@@ -32,10 +34,7 @@ class Story:
     @cached_property
     def named(self) -> dict[str, Run]:
         """The runs by the names that tell them apart."""
-        if self.comparison is None:
-            return {run.info.name: run for run in self.runs}
-        names = (self.comparison.a, self.comparison.b)
-        return dict(zip(names, self.runs, strict=True))
+        return dict(zip(names_of(self.runs), self.runs, strict=True))
 
     @cached_property
     def measured(self) -> dict[str, Measured]:

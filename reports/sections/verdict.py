@@ -10,6 +10,8 @@ from servescope.reports.story import Story
 def verdict(story: Story) -> Section:
     """Say what came of it first, then every reason to doubt it."""
     notes: list[Note] = []
+    if story.refused:
+        notes.append(Note("doubt", str(story.refused), "NOT COMPARED"))
     if story.comparison:
         notes.append(Note("verdict", story.comparison.verdict))
     for name, run in story.named.items():
@@ -33,6 +35,8 @@ def verdict(story: Story) -> Section:
 def served(story: Story, name: str) -> str:
     """Say in a sentence what one run served, and how much of it within the SLO."""
     whole = story.wholes[name]
+    if whole.measured.calls.is_empty():
+        return f"{name}: no call has ended, so there is nothing to measure."
     text = f"{whole.served.height} of {whole.measured.calls.height} calls served"
     if story.slo and story.slo.of_each:
         met = attained(whole.measured, story.slo)

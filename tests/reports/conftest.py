@@ -23,6 +23,12 @@ def simulated(name: str, system: str, out: Path, **workload: object) -> Run:
 
 
 @pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of another plan."""
+    return simulated("other", "sarathi", tmp_path_factory.mktemp("other") / "run", duration_s=30.0)
+
+
+@pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """Two runs of one plan. One has a name that would break a careless page."""
     out = tmp_path_factory.mktemp("runs")

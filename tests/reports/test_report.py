@@ -24,6 +24,16 @@ def test_a_report_tells_of_one_run_or_two(runs: list[Run]) -> None:
         story_of([*runs, runs[0]])
 
 
+def test_runs_of_different_plans_are_told_side_by_side_and_not_compared(
+    runs: list[Run], other: Run, tmp_path: Path
+) -> None:
+    story = story_of([runs[0], other])
+    assert story.comparison is None
+    page = write(story, tmp_path / "page.html").read_text()
+    assert "did not run the same plan, so their calls cannot be paired" in page
+    assert "other: " in page
+
+
 def test_a_killed_run_is_reported_from_its_journal(runs: list[Run], tmp_path: Path) -> None:
     """As after SIGKILL: no calls.parquet, the last segment torn, run.json from the start."""
     import shutil
@@ -59,5 +69,5 @@ def test_a_run_without_a_single_ended_call_says_so(runs: list[Run], tmp_path: Pa
     empty = tmp_path / "empty"
     shutil.copytree(runs[0].path, empty)
     (empty / "calls.parquet").unlink()
-    with pytest.raises(InputError, match="holds no call that has ended"):
-        story_of([Run.open(empty)])
+    page = write(story_of([Run.open(empty)]), tmp_path / "empty.html").read_text()
+    assert "no call has ended, so there is nothing to measure" in page
