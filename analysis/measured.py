@@ -7,7 +7,7 @@ up to some millions of them and right to a twentieth of a percent beyond.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from polars import col
 from servescope.analysis.critical_path import with_path
 from servescope.analysis.fluidity import fluidity
 from servescope.analysis.ideal import with_ideal
-from servescope.analysis.metrics import ANSWERED, METRICS, QUANTILES, Metric, of_call
+from servescope.analysis.metrics import ANSWERED, CHUNK_IS_TOKEN, METRICS, QUANTILES, of_call
 from servescope.analysis.sample import Floats, Ints, Sample
 from servescope.traces.run import Run
 from servescope.traces.schema import require
@@ -113,8 +113,9 @@ class Measured:
         `owners` holds program_id and block, each in [0, blocks). The file is read once for all
         metrics of gaps.
         """
-        gaps = [METRICS[name] for name in names if METRICS[name].per == "gap"]
-        found = self._gaps(gaps, owners, blocks) if gaps else {}
+        found: dict[str, Sample] = {}
+        if any(METRICS[name].per == "gap" for name in names):
+            found |= self._pooled if owners is None else self._gaps(owners, blocks)
         for name in names:
             if name not in found:
                 found[name] = self._sample(name, owners, blocks)
@@ -131,9 +132,11 @@ class Measured:
         owned = table.join(owners, on="program_id", maintain_order="left")
         return Sample.of(owned["value"].to_numpy(), owned["block"].to_numpy(), blocks)
 
-    def _gaps(
-        self, metrics: Sequence[Metric], owners: pl.DataFrame | None, blocks: int
-    ) -> dict[str, Sample]:
+    @cached_property
+    def _pooled(self) -> dict[str, Sample]:
+        return self._gaps(None, 1)
+
+    def _gaps(self, owners: pl.DataFrame | None, blocks: int) -> dict[str, Sample]:
         calls = self.calls.select("row", "program_id")
         if owners is None:
             calls = calls.with_columns(block=pl.lit(0))
@@ -141,14 +144,18 @@ class Measured:
             calls = calls.join(owners, on="program_id")
         block_of = np.full(int(self.calls["row"].max() or 0) + 1, -1, dtype=np.int64)  # type: ignore[arg-type]
         block_of[calls["row"].to_numpy()] = calls["block"].to_numpy()
-        tallies = {metric.name: _Tally(blocks) for metric in metrics}
-        for batch in self._batches(*(name for metric in metrics for name in metric.needs)):
+        tbt, icl = _Tally(blocks), _Tally(blocks)
+        for batch in self._batches("output_tokens"):
             here = batch["row"].to_numpy()
             owned = batch.with_columns(block=block_of[here.clip(0, len(block_of) - 1)])
             owned = owned.filter((col("row") < len(block_of)) & (col("block") >= 0))
-            for metric in metrics:
-                tallies[metric.name].add(owned.select("block", value=metric.expr))
-        return {name: tally.sample() for name, tally in tallies.items()}
+            gaps = owned.select("block", CHUNK_IS_TOKEN.alias("same"), value=METRICS["icl"].expr)
+            icl.add(gaps)
+            same = gaps["same"].fill_null(False)
+            tbt.add(gaps.filter(same))  # a gap between chunks is one between tokens
+            if not same.all():
+                tbt.add(owned.filter(~same).select("block", value=METRICS["tbt"].expr))
+        return {"tbt": tbt.sample(), "icl": icl.sample()}
 
     def fluidity(self, first_s: float, gap_s: float) -> pl.Series:
         """Return the share of token deadlines that each of `calls` met, null where not known."""

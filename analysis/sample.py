@@ -42,8 +42,10 @@ class Sample:
         unsorted = np.asarray(values, dtype=np.float64)
         if np.isnan(unsorted).any():
             raise ValueError("a sample holds what is no number")
-        order = np.argsort(unsorted, kind="stable")
         ones, zeros = np.ones(len(unsorted), np.int64), np.zeros(len(unsorted), np.int64)
+        if block is None and weights is None:
+            return cls(np.sort(unsorted), ones, zeros, blocks)
+        order = np.argsort(unsorted, kind="stable")
         weight = ones if weights is None else np.asarray(weights, np.int64)
         within = zeros if block is None else np.asarray(block, np.int64)
         if len(within) and not (within.min() >= 0 and within.max() < blocks):
