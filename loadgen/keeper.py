@@ -30,6 +30,7 @@ class Server:
 
     def __init__(self, command: list[str]) -> None:
         self.code: int | None = None
+        self._told: set[int] = set()
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         self.group = self._process.pid
 
@@ -48,6 +49,13 @@ class Server:
         if self.code is None or _is_there(self.group):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.group, number)
+
+    def tell_strays(self, number: int) -> None:
+        """Send a signal, once, to what has left the group and lost its parent."""
+        for pid in set(_children()) - {self._process.pid} - self._told:
+            self._told.add(pid)
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def kill(self) -> None:
         """Kill its group, and what has left the group."""
@@ -100,7 +108,13 @@ def tear_down(server: Server, stop: list[str] | None, number: int, grace_s: floa
         wait_until(server.gone, grace_s)
     elif not server.ended():
         server.tell(number)
-        wait_until(server.gone, grace_s)
+
+        def gone() -> bool:
+            if server.ended():
+                server.tell_strays(number)
+            return server.gone()
+
+        wait_until(gone, grace_s)
 
     def killed() -> bool:
         if not server.gone():  # what is killed may leave children of its own to us
