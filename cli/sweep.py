@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from servescope.cli.options import pairs as read_pairs
 from servescope.cli.options import params as read_params
 from servescope.cli.options import slo as read_slo
 from servescope.cli.workload_options import Asked, with_workload
+
+if TYPE_CHECKING:
+    from servescope.loadgen.study import SystemSpec
 
 LOADS, WHERE, ENGINE = "Loads", "Endpoint", "Embedded engine"
 
@@ -146,11 +149,14 @@ def _numbers(option: str, text: str | None) -> list[float]:
     from servescope.traces.errors import InputError
 
     try:
-        return [float(part) for part in (text or "").split(",") if part.strip()]
+        numbers = [float(part) for part in (text or "").split(",") if part.strip()]
     except ValueError:
+        numbers = [0.0]
+    if not all(0 < number < 1e6 for number in numbers):
         raise InputError(
-            f"--{option} cannot be {text}.", "Write numbers with commas between: 1,2,4."
-        ) from None
+            f"--{option} cannot be {text}.", "Write numbers above 0 with commas between: 1,2,4."
+        )
+    return numbers
 
 
 def _named(workload: Asked) -> dict[str, Any]:
@@ -181,9 +187,10 @@ def _system(
     gpu: str,
     tp: int,
     name: str | None,
-) -> dict[str, Any]:
+) -> SystemSpec:
     """Return the one system of the study: an endpoint, or the embedded engine."""
     from servescope.loadgen.experiment import EndpointSpec, EngineSpec
+    from servescope.loadgen.study import SystemSpec
     from servescope.traces.errors import InputError
 
     if (base_url is None) == (system is None):
@@ -196,7 +203,7 @@ def _system(
         engine = checked(
             EngineSpec, system=system, params=read_params(param), gpu=gpu, tp=tp, **shape
         )
-        return {"name": name or system, "engine": engine}
+        return checked(SystemSpec, name=name or system, engine=engine)
     endpoint = checked(
         EndpointSpec,
         base_url=base_url,
@@ -204,4 +211,4 @@ def _system(
         model=model,
         headers=read_pairs(header, "header"),
     )
-    return {"name": name or backend, "endpoint": endpoint}
+    return checked(SystemSpec, name=name or backend, endpoint=endpoint)
