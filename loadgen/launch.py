@@ -96,18 +96,24 @@ class Server:
             if self.ended:
                 raise self.fault(self.ended)
 
-        try:
-            standing.wait_until_healthy(
-                self._health, self._headers, self._launch.start_timeout_s, look
+        limit_s = self._launch.start_timeout_s
+        wrong = standing.wait_until_healthy(self._health, self._headers, limit_s, look)
+        if wrong:
+            raise self.fault(
+                f"'{self.name}' is not healthy: {wrong}",
+                "Check the health URL, or give the server more time (start_timeout_s).",
             )
-        except standing.Unhealthy as error:
-            raise self.fault(f"'{self.name}' is not healthy: {error.wrong}", error.mend) from None
 
     @property
     def ended(self) -> str | None:
         """Say how the server has ended; None as long as it runs."""
-        code = self._keeper.poll()
-        if code is None:
+        return self.ended_within(0.0)
+
+    def ended_within(self, limit_s: float) -> str | None:
+        """Say how the server ended, if it has after so many seconds."""
+        try:
+            code = self._keeper.wait(limit_s)
+        except subprocess.TimeoutExpired:
             return None
         how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
         return f"The server of '{self.name}' {how}."

@@ -74,15 +74,13 @@ class Ledger:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             ledger._take()
-            if not known:
-                (folder / "study.toml").write_text(tomli_w.dumps(to_toml(study)))
-                ledger.write()
-                return ledger
+            if known:
+                ledger.book = _gone_on(read(folder), ledger.book, folder)
+            ledger.write()
+            (folder / "study.toml").write_text(tomli_w.dumps(to_toml(study)))
         except OSError as error:
             ledger.close()
             raise OutputFailed.of(folder, error) from None
-        try:
-            ledger.book = _gone_on(read(folder), ledger.book, folder)
         except BaseException:
             ledger.close()
             raise

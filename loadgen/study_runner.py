@@ -25,6 +25,7 @@ from servescope.loadgen.workload import workload_of
 from servescope.traces.errors import EndpointError, InputError, ServescopeError
 
 WARM_INPUT, WARM_OUTPUT = 64, 16
+NOTICED_S = 2.0  # until the end of a server that refuses connections is known
 FALSE_STARTS = 2  # launches in a row that fail before a system is given up
 
 Doing = Literal["launching", "warming up", "waiting", "measuring", "simulating", "done", "failed"]
@@ -115,9 +116,10 @@ class _Driver:
             self._ledger.end(entry, "pending")
             raise
         except (ServescopeError, WorkerFailed) as error:
+            why = str(self._server_fault() or error)
             self._end_server()
-            self._ledger.end(entry, "failed", str(error))
-            self._tell(entry.cell, "failed", str(error))
+            self._ledger.end(entry, "failed", why)
+            self._tell(entry.cell, "failed", why)
         else:
             self._ledger.end(entry, "done")
             self._tell(entry.cell, "done")
@@ -160,8 +162,8 @@ class _Driver:
         if how is None:
             return endpoint
         if self._server is not None:
-            if ended := self._server.ended:
-                raise self._server.fault(ended)
+            if fault := self._server_fault():
+                raise fault
             return self._server.endpoint
         failed = self._false_starts.get(system.name, 0)
         if failed >= FALSE_STARTS:
@@ -233,11 +235,18 @@ class _Driver:
         raise died
 
     def _how_it_died(self, target: Target) -> EndpointError | None:
-        if self._server is not None and (ended := self._server.ended):
-            return self._server.fault(ended)
-        if base := standing.dead(target.base_urls, target.headers):
-            return EndpointError(
-                f"{base} refuses connections after the run: the server has died.",
-                "Look into its log, start it and run the experiment again.",
-            )
-        return None
+        base = standing.dead(target.base_urls, target.headers)
+        if fault := self._server_fault(NOTICED_S if base else 0.0):
+            return fault
+        if base is None:
+            return None
+        return EndpointError(
+            f"{base} refuses connections after the run: the server has died.",
+            "Look into its log, start it and run the experiment again.",
+        )
+
+    def _server_fault(self, limit_s: float = 0.0) -> EndpointError | None:
+        """Return how the launched server ended, if it did."""
+        if self._server is None or not (ended := self._server.ended_within(limit_s)):
+            return None
+        return self._server.fault(ended)
