@@ -84,14 +84,23 @@ def squares(count: int) -> list[Sequence[int]]:
     return [order for row in rows for order in (row, row[::-1])] if count > 1 else [[0]]
 
 
+def repeats_alike(study: Study, workload: str) -> bool:
+    """Tell whether each repeat of a workload says the same on some system.
+
+    In virtual time nothing differs from repeat to repeat but what is drawn with the seed.
+    """
+    wanted = study.workload(workload)
+    drawn = wanted.arrivals is not None or wanted.synthetic is not None
+    return not drawn and any(system.virtual for system in study.systems)
+
+
 def doubts_of(study: Study) -> tuple[str, ...]:
     """Say what of a study tells less than it seems to."""
     doubts = []
-    drawn = all(workload.arrivals or workload.synthetic for workload in study.workloads)
-    if study.repeats > 1 and not drawn and any(system.virtual for system in study.systems):
+    if study.repeats > 1 and any(repeats_alike(study, each.name) for each in study.workloads):
         doubts.append(
             "In virtual time every repeat of a trace's own starts is the same: repeats add nothing"
-            " but time there, unless starts are drawn."
+            " but time there, unless starts are drawn, and only the first one is compared."
         )
     if study.order == "grouped" and len(study.systems) > 1:
         doubts.append(
