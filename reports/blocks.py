@@ -13,9 +13,9 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A sentence that stands out; `mark` is the word before it that says its kind."""
+    """A sentence that stands out, or `plain` text as it is; `mark` is the word before it."""
 
-    kind: Literal["verdict", "doubt", "plain"]
+    kind: Literal["verdict", "doubt", "why", "plain"]
     text: str
     mark: str = ""
 
@@ -24,12 +24,13 @@ class Note:
 class Column:
     """A table's column: key in the data, heading, and how its numbers are written.
 
-    `form` is text, prose, count, share, ms (milliseconds of a value in seconds), rate or ratio.
+    `form` is text, prose, count, share, ms (milliseconds of a value in seconds), rate, ratio or p
+    (a p-value).
     """
 
     key: str
     heading: str
-    form: Literal["text", "prose", "count", "share", "ms", "rate", "ratio"] = "text"
+    form: Literal["text", "prose", "count", "share", "ms", "rate", "ratio", "p"] = "text"
 
 
 @dataclass(frozen=True, slots=True)

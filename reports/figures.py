@@ -12,7 +12,7 @@ from servescope.analysis.binned import quantiles_over
 from servescope.analysis.comparison import Comparison
 from servescope.analysis.metrics import JCT_PARTS, METRICS
 from servescope.analysis.sample import Sample
-from servescope.reports.canvas import INK, LOG, MOST_POINTS, PALETTE, canvas, line_of, short
+from servescope.reports.canvas import FAINT, INK, LOG, MOST_POINTS, PALETTE, canvas, line_of, short
 
 PATTERNS = ("", "/", "x", ".", "+")
 
@@ -114,34 +114,63 @@ def lengths(calls: pl.DataFrame) -> go.Figure:
 
 
 def forest(comparison: Comparison) -> go.Figure:
-    """Draw every ratio B / A with its 95 % interval around the line of no difference."""
-    rows = [row for row in comparison.differences if row.ratio is not None][::-1]
-    figure = canvas(f"{comparison.b} / {comparison.a} (below 1: {comparison.b} is faster)", "")
-    figure.update_xaxes(**LOG)
-    figure.update_layout(height=120 + 26 * len(rows))
-    colours = {"better": PALETTE[2], "worse": PALETTE[1], "indistinguishable": "#6e7781"}
-    symbols = {"better": "circle", "worse": "square", "indistinguishable": "diamond-open"}
-    for verdict in colours:
-        chosen = [row for row in rows if row.verdict == verdict]
-        ratios = [row.ratio for row in chosen if row.ratio]
-        figure.add_scatter(
-            x=[ratio.estimate for ratio in ratios],
-            y=[row.label for row in chosen],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [ratio.high - ratio.estimate for ratio in ratios],
-                "arrayminus": [ratio.estimate - ratio.low for ratio in ratios],
-                "color": colours[verdict],
-            },
-            mode="markers",
-            name=f"{comparison.b} {verdict}",
-            marker={"color": colours[verdict], "symbol": symbols[verdict], "size": 9},
-            hovertemplate="%{y}: %{x:.2f}",
+    """Draw every ratio to the baseline with its 95 % interval around the line of no difference."""
+    labels = list(
+        dict.fromkeys(
+            row.label
+            for challenge in comparison.challenges
+            for row in challenge.differences
+            if row.ratio is not None
         )
+    )[::-1]
+    several = len(comparison.challenges) > 1
+    over = "" if several else f"{comparison.challenges[0].name} "
+    baseline = comparison.baseline
+    figure = canvas(f"{over}/ {baseline} (below 1: faster than {baseline})", "")
+    figure.update_xaxes(**LOG)
+    figure.update_layout(height=130 + 26 * len(labels) * len(comparison.challenges))
+    margin = 1 + comparison.margin
+    figure.add_vrect(x0=1 / margin, x1=margin, fillcolor=FAINT, opacity=0.5, line_width=0)
+    for index, challenge in enumerate(comparison.challenges):
+        for verdict, (colour, symbol) in _VERDICTS.items():
+            rows = [
+                row
+                for row in challenge.differences
+                if row.ratio is not None and (row.verdict == verdict or verdict == "")
+            ]
+            chosen = [(row.label, row.ratio) for row in rows if row.ratio]
+            if several != (verdict == "") or not chosen:
+                continue  # of several challengers the colour says which, of one what came of it
+            colour = PALETTE[index % len(PALETTE)] if several else colour
+            figure.add_scatter(
+                x=[ratio.estimate for _, ratio in chosen],
+                y=[label for label, _ in chosen],
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [ratio.high - ratio.estimate for _, ratio in chosen],
+                    "arrayminus": [ratio.estimate - ratio.low for _, ratio in chosen],
+                    "color": colour,
+                },
+                mode="markers",
+                name=challenge.name if several else f"{challenge.name} {verdict}",
+                marker={"color": colour, "symbol": index if several else symbol, "size": 9},
+                hovertemplate="%{y}: %{x:.2f}",
+            )
     figure.add_vline(x=1, line={"color": INK, "width": 1})
-    figure.update_yaxes(categoryorder="array", categoryarray=[row.label for row in rows])
+    figure.update_yaxes(categoryorder="array", categoryarray=labels)
+    if several:
+        figure.update_layout(scattermode="group")
     return figure
+
+
+_VERDICTS = {
+    "better": (PALETTE[2], "circle"),
+    "worse": (PALETTE[1], "square"),
+    "equivalent": (PALETTE[0], "diamond"),
+    "cannot tell": ("#6e7781", "diamond-open"),
+    "": (INK, "circle"),
+}
 
 
 def _spread(count: int) -> Sequence[int]:

@@ -49,6 +49,8 @@ def written(column: Column, value: Cell) -> str:
             return _significant(value * 1000)
         case "rate" | "ratio":
             return _significant(value)
+        case "p":
+            return "< 0.001" if value < 0.001 else f"{value:.3f}"
         case "text" | "prose":
             return str(value)
 

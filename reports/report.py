@@ -1,7 +1,8 @@
-"""A report: one run, or two runs compared, as a page and as JSON."""
+"""A report: one run, or several compared, as a page and as JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from servescope.analysis.comparison import compare
@@ -15,19 +16,21 @@ from servescope.traces.plugins import installed
 from servescope.traces.run import Run
 
 
-def story_of(runs: list[Run], slo: SLO | None = None) -> Story:
-    """Make the story of one run, or of two runs of one plan; the first is the baseline.
+def story_of(systems: Sequence[Run | Sequence[Run]], slo: SLO | None = None) -> Story:
+    """Make the story of one run, or of systems that ran one plan; the first is the baseline.
 
-    Runs that cannot be compared are told side by side; `refused` of the story says why.
+    A system is a run or its repeats. Those that cannot be compared are told side by side, and
+    `refused` of the story says why.
     """
-    if not 1 <= len(runs) <= 2:
-        raise InputError(f"A report tells of one run or two, not {len(runs)}.", "Name one or two.")
-    if len(runs) == 1:
-        return Story(tuple(runs), slo)
+    if not systems:
+        raise InputError("There is no run to report.", "Name one or more.")
+    runs = tuple(system if isinstance(system, Run) else system[0] for system in systems)
+    if len(systems) == 1:
+        return Story(runs, slo)
     try:
-        return Story(tuple(runs), slo, compare(runs[0], runs[1], slo))
+        return Story(runs, slo, compare(systems, slo))
     except InputError as error:
-        return Story(tuple(runs), slo, refused=error)
+        return Story(runs, slo, refused=error)
 
 
 def sections_of(story: Story) -> list[Section]:

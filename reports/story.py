@@ -8,8 +8,9 @@ from functools import cached_property
 import polars as pl
 
 from servescope.analysis import servers
-from servescope.analysis.comparison import Comparison, names_of
+from servescope.analysis.comparison import Comparison
 from servescope.analysis.measured import Measured
+from servescope.analysis.pairing import names_of
 from servescope.analysis.sample import Sample
 from servescope.analysis.slo import SLO
 from servescope.analysis.totals import Whole
@@ -19,7 +20,10 @@ from servescope.traces.run import Run
 
 @dataclass(frozen=True)
 class Story:
-    """What a report tells: one run, or two and how they compare, and the SLO they are held to."""
+    """What a report tells: one run, or several and how they compare, and the SLO they are held to.
+
+    Of a system that was run several times, `runs` holds the first; the comparison is of all.
+    """
 
     runs: tuple[Run, ...]
     slo: SLO | None = None

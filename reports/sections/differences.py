@@ -1,50 +1,85 @@
-"""Every statistic of two runs side by side, and how sure their ratio is."""
+"""Every statistic of each system beside the baseline's, how sure their ratio is, and why."""
 
 from __future__ import annotations
 
+from servescope.analysis.comparison import Challenge, Comparison
+from servescope.analysis.metrics import METRICS
 from servescope.reports import figures
-from servescope.reports.blocks import Column, Figure, Section, Table
+from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table, told
 from servescope.reports.story import Story
 
 
 def differences(story: Story) -> Section | None:
-    """Show every statistic of both runs and the interval of their ratio."""
+    """Show what explains each challenger, then every statistic and the interval of its ratio."""
     comparison = story.comparison
     if comparison is None:
         return None
-    a, b = comparison.a, comparison.b
-    intervals = "There are too few for intervals."
-    if comparison.blocks:
-        intervals = f"The intervals are of {comparison.blocks} blocks of time, drawn again."
-    table = Table(
-        (
-            Column("statistic", "statistic"),
-            Column("verdict", f"{b} is"),
-            Column("ratio", f"{b} / {a}", "ratio"),
-            Column("low", "95 % from", "ratio"),
-            Column("high", "to", "ratio"),
-            Column("a", f"{a} (ms)", "ms"),
-            Column("b", f"{b} (ms)", "ms"),
-        ),
-        [
-            {
-                "statistic": row.label,
-                "a": row.a,
-                "b": row.b,
-                "ratio": row.b / row.a if row.a else None,
-                "low": row.ratio.low if row.ratio else None,
-                "high": row.ratio.high if row.ratio else None,
-                "verdict": row.verdict,
-            }
-            for row in comparison.differences
-        ],
-        f"{comparison.pairs} pairs of calls, of the programs that both runs hold whole."
-        f" {intervals} The verdict is the one question that was asked beforehand; these rows"
-        " describe, and one in twenty may differ by chance.",
-    )
-    blocks: list[Table | Figure] = [table]
-    if comparison.blocks:
+    blocks: list[Note | Table | Figure] = []
+    for challenge in comparison.challenges:
+        several = len(comparison.challenges) > 1
+        blocks += [
+            Note("why", text, challenge.name if several else "") for text in challenge.explanations
+        ]
+        blocks.append(_table(comparison, challenge))
+    if comparison.sections:
         blocks.append(
-            Figure(figures.forest(comparison), "An interval that crosses 1 tells nothing apart.")
+            Figure(
+                figures.forest(comparison),
+                "An interval that crosses 1 tells nothing apart; inside the grey band a difference"
+                f" is less than {comparison.margin:.0%}.",
+                wide=True,
+            )
         )
-    return Section("differences", "By how much, and how sure", tuple(blocks))
+    return Section("differences", "By how much, how sure, and why", tuple(blocks))
+
+
+def _table(comparison: Comparison, challenge: Challenge) -> Table:
+    a, b = comparison.baseline, challenge.name
+    rows: list[dict[str, Cell]] = [
+        {
+            "statistic": row.label,
+            "verdict": row.verdict,
+            "a": None if METRICS[row.metric].unit == "ratio" else row.a,
+            "b": None if METRICS[row.metric].unit == "ratio" else row.b,
+            "ratio": row.b / row.a if row.a else None,
+            "low": row.ratio.low if row.ratio else None,
+            "high": row.ratio.high if row.ratio else None,
+            "p": row.p_value,
+            "holm": row.holm,
+            "bh": row.bh,
+            "wilcoxon": row.wilcoxon,
+            "equivalence": row.equivalence,
+            "delta": row.cliffs_delta,
+        }
+        for row in challenge.differences
+    ]
+    columns = (
+        Column("statistic", "statistic"),
+        Column("verdict", f"{b} is"),
+        Column("a", f"{a} (ms)", "ms"),
+        Column("b", f"{b} (ms)", "ms"),
+        Column("ratio", f"{b} / {a}", "ratio"),
+        Column("low", "95 % from", "ratio"),
+        Column("high", "to", "ratio"),
+        Column("p", "p", "p"),
+        Column("holm", "p, Holm", "p"),
+        Column("bh", "p, BH", "p"),
+        Column("wilcoxon", "Wilcoxon", "p"),
+        Column("equivalence", "TOST", "p"),
+        Column("delta", "Cliff's delta", "ratio"),
+    )
+    says = f"{comparison.pairs} groups of the same call, of the programs that all runs hold whole."
+    if comparison.repeats > 1:
+        says += f" All {comparison.repeats} repeats count here; other sections show the first."
+    if comparison.sections:
+        says += (
+            f" The intervals are of {comparison.sections} paired sections of time. p is the larger"
+            " of a t-test and a sign-flip permutation test; a row is better or worse where p, after"
+            " Holm's correction for all rows, is below 0.05, and equivalent where two one-sided"
+            f" tests (TOST) find it within {comparison.margin:.0%}. BH bounds the share of false"
+            " findings, for exploring. Cliff's delta is 1 where the challenger was lower in every"
+            " section, -1 where it was higher in every one."
+        )
+    else:
+        says += " There are too few for intervals."
+    return Table(told(columns, rows), rows, says)

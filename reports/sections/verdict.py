@@ -13,7 +13,11 @@ def verdict(story: Story) -> Section:
     if story.refused:
         notes.append(Note("doubt", str(story.refused), "NOT COMPARED"))
     if story.comparison:
-        notes.append(Note("verdict", story.comparison.verdict))
+        several = len(story.comparison.challenges) > 1
+        notes += [
+            Note("verdict", each.verdict, each.name if several else "")
+            for each in story.comparison.challenges
+        ]
     for name, run in story.named.items():
         validity = run.info.validity
         if validity == "unfinished":

@@ -31,7 +31,8 @@ def test_in_flight_is_a_step_at_every_send_and_end() -> None:
 def test_the_forest_has_a_point_for_every_difference_with_an_interval(pair: Story) -> None:
     assert pair.comparison is not None
     drawn = sum(len(trace.x) for trace in figures.forest(pair.comparison).data)
-    known = [row for row in pair.comparison.differences if row.ratio is not None]
+    (challenge,) = pair.comparison.challenges
+    known = [row for row in challenge.differences if row.ratio is not None]
     assert drawn == len(known) > 5
 
 

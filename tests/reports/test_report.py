@@ -19,9 +19,14 @@ def test_a_report_is_written_once_and_replaced_only_when_asked(
     write(single, out, overwrite=True)
 
 
-def test_a_report_tells_of_one_run_or_two(runs: list[Run]) -> None:
-    with pytest.raises(InputError, match="one run or two, not 3"):
-        story_of([*runs, runs[0]])
+def test_a_report_tells_of_as_many_runs_as_there_are(runs: list[Run], tmp_path: Path) -> None:
+    story = story_of([runs[0], runs[1], runs[0]])
+    assert story.comparison is not None
+    assert len(story.comparison.challenges) == 2
+    page = write(story, tmp_path / "three.html").read_text()
+    assert page.count('class="verdict"') == 2
+    with pytest.raises(InputError, match="no run to report"):
+        story_of([])
 
 
 def test_runs_of_different_plans_are_told_side_by_side_and_not_compared(

@@ -91,6 +91,6 @@ def test_two_runs_of_one_name_are_told_apart_by_their_folders(
     twin = Run.open(Path(shutil.copytree(runs[0].path, tmp_path / "twin")))
     story = story_of([runs[0], twin])
     assert story.comparison is not None
-    assert "cannot be told apart" in story.comparison.verdict
+    assert "are equivalent within 5%" in story.comparison.verdict
     service = tables(story, "service")[0]
     assert [row["run"] for row in service.rows] == [str(runs[0].path), str(twin.path)]
