@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +17,7 @@ from servescope.cli.options import slo as read_slo
 if TYPE_CHECKING:
     from servescope.analysis.slo import SLO
     from servescope.loadgen.schedule import Cell
+    from servescope.loadgen.study import Study
     from servescope.traces import Run
 
 app = typer.Typer(
@@ -45,15 +48,18 @@ def run(
     Example:  servescope experiment run examples/two-schedulers.toml --out runs/two
     """
     from servescope.loadgen import study as studying
+    from servescope.loadgen.schedule import doubts_of
 
     study = studying.read(file)
     folder = run_directory(out, study.name)
     again = shlex.join(["servescope", "experiment", "run", str(file), "--out", str(folder)])
+    for doubt in doubts_of(study):
+        console.doubt(doubt)
     book = studies.make(study, folder, again, quiet=quiet)
     runs = studies.runs_of(study, book, folder)
     slo = read_slo(study.slo)
     rows = studies.rows_of(runs, slo)
-    compared = [_compared(condition, folder, slo) for condition in _conditions(runs)]
+    compared = [_compared(*each, folder, slo) for each in _conditions(study, runs)]
     summary = {
         "study": study.name,
         "digest": book.digest,
@@ -154,43 +160,59 @@ def status(
         console.say(f"Go on with:  {shlex.join(again)}")
 
 
-def _conditions(runs: list[tuple[Cell, Run]]) -> list[list[tuple[Cell, Run]]]:
-    """Return the runs that are compared with each other: of one repeat of a workload at a load.
+def _conditions(
+    study: Study, runs: list[tuple[Cell, Run]]
+) -> Iterator[tuple[Cell, dict[str, list[Run]]]]:
+    """Yield each workload at each load that has a run, with the runs of each system.
 
-    Of each workload and load it is the first repeat with the most systems.
+    They are of the same repeats for all systems: of those that all have, or else of the repeat that
+    most have. Of repeats that are all alike it is the first one.
     """
-    repeats: dict[tuple[str, int], list[tuple[Cell, Run]]] = {}
+    from servescope.loadgen.schedule import repeats_alike
+
+    by_condition: dict[str, list[tuple[Cell, Run]]] = {}
     for cell, run in runs:
-        repeats.setdefault((cell.condition, cell.repeat), []).append((cell, run))
-    chosen: dict[str, list[tuple[Cell, Run]]] = {}
-    for (condition, _), found in sorted(repeats.items(), key=lambda each: each[0][1]):
-        if len(found) > len(chosen.get(condition, ())):
-            chosen[condition] = found
-    return list(chosen.values())
+        by_condition.setdefault(cell.condition, []).append((cell, run))
+    for found in by_condition.values():
+        cell = found[0][0]
+        systems = Counter(each.system for each, _ in found)
+        repeats = Counter(each.repeat for each, _ in found)
+        shared = [repeat for repeat, count in repeats.items() if count == len(systems)]
+        if not shared:
+            shared = [max(repeats, key=lambda repeat: (repeats[repeat], -repeat))]
+        if repeats_alike(study, cell.workload):
+            shared = shared[:1]
+        chosen: dict[str, list[Run]] = {}
+        for each, run in found:
+            if each.repeat in shared:
+                chosen.setdefault(each.system, []).append(run)
+        yield cell, chosen
 
 
-def _compared(runs: list[tuple[Cell, Run]], folder: Path, slo: SLO | None) -> dict[str, Any]:
+def _compared(
+    cell: Cell, systems: dict[str, list[Run]], folder: Path, slo: SLO | None
+) -> dict[str, Any]:
     """Write the report of one workload at one load; returns its verdict, or why there is none."""
     from servescope.loadgen.study import REPORTS
     from servescope.reports import story_of, write
     from servescope.traces.errors import ServescopeError
 
-    cell, taken = runs[0][0], runs[:2]
     said: dict[str, Any] = {
         "condition": cell.condition,
         "workload": cell.workload,
         "load": studies.load(cell) or None,
-        "repeat": cell.repeat,
-        "systems": [each.system for each, _ in taken],
+        "systems": list(systems),
+        "repeats": len(next(iter(systems.values()))),
         "verdict": None,
         "why": None,
         "report": f"{REPORTS}/{cell.condition}.html",
     }
     try:
-        story = story_of([run for _, run in taken], slo)
+        story = story_of(list(systems.values()), slo)
         write(story, folder / said["report"], overwrite=True)
     except ServescopeError as error:
         return said | {"report": None, "why": str(error)}
-    if story.comparison is None:
-        return said | {"why": f"Only {cell.system} has a run that is done."}
-    return said | {"verdict": story.comparison.verdict}
+    if story.comparison is not None:
+        return said | {"verdict": story.comparison.verdict}
+    why = story.refused or f"Only {next(iter(systems))} has a run that is done."
+    return said | {"why": str(why)}
