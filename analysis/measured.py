@@ -18,6 +18,7 @@ from polars import col
 from servescope.analysis.critical_path import with_path
 from servescope.analysis.fluidity import fluidity
 from servescope.analysis.ideal import with_ideal
+from servescope.analysis.intervals import SECTIONS, fewest, of_mean, of_quantile, sections_of
 from servescope.analysis.metrics import ANSWERED, CHUNK_IS_TOKEN, METRICS, QUANTILES, of_call
 from servescope.analysis.sample import Floats, Ints, Sample
 from servescope.traces.run import Run
@@ -96,11 +97,8 @@ class Measured:
 
     def values(self, name: str) -> pl.DataFrame:
         """Return the values of a metric of calls or programs: program_id, value, without nulls."""
-        metric = METRICS[name]
-        table = self.programs if metric.per == "program" else self.calls
-        if name not in table.columns:
-            require(table.columns, *metric.needs)
-        return table.select("program_id", value=col(name).cast(pl.Float64)).drop_nulls("value")
+        table = self.programs if METRICS[name].per == "program" else self.calls
+        return table.select("program_id", value=self._column(name)).drop_nulls("value")
 
     def samples(
         self,
@@ -108,54 +106,84 @@ class Measured:
         owners: pl.DataFrame | None = None,
         blocks: int = 1,
     ) -> dict[str, Sample]:
-        """Return the values of metrics by name; those of programs that `owners` lacks are left out.
+        """Return the values of metrics by name, in the run's own sections or in those of `owners`.
 
-        `owners` holds program_id and block, each in [0, blocks). The file is read once for all
-        metrics of gaps.
+        `owners` holds program_id and block, each in [0, blocks); values of programs that it lacks
+        are left out. The file is read once for all metrics of gaps.
         """
-        found: dict[str, Sample] = {}
-        if any(METRICS[name].per == "gap" for name in names):
-            found |= self._pooled if owners is None else self._gaps(owners, blocks)
-        for name in names:
-            if name not in found:
-                found[name] = self._sample(name, owners, blocks)
-        return {name: found[name] for name in names}
+        if owners is None:
+            return {name: self.distributions[name] for name in names}
+        return self._samples(names, owners, blocks)
 
     def sample(self, name: str, owners: pl.DataFrame | None = None, blocks: int = 1) -> Sample:
         """Return the values of one metric, as `samples` does."""
-        return self.samples((name,), owners, blocks)[name]
-
-    def _sample(self, name: str, owners: pl.DataFrame | None, blocks: int) -> Sample:
-        table = self.values(name)
-        if owners is None:
-            return Sample.of(table["value"].to_numpy())
-        owned = table.join(owners, on="program_id", maintain_order="left")
-        return Sample.of(owned["value"].to_numpy(), owned["block"].to_numpy(), blocks)
+        if owners is not None or METRICS[name].per == "gap":
+            return self.samples((name,), owners, blocks)[name]
+        return self._samples((name,), *self.sections)[name]
 
     @cached_property
-    def _pooled(self) -> dict[str, Sample]:
-        return self._gaps(None, 1)
+    def distributions(self) -> dict[str, Sample]:
+        """Every metric's values, in the sections of the run's time."""
+        return self._samples(tuple(METRICS), *self.sections)
 
-    def _gaps(self, owners: pl.DataFrame | None, blocks: int) -> dict[str, Sample]:
-        calls = self.calls.select("row", "program_id")
-        if owners is None:
-            calls = calls.with_columns(block=pl.lit(0))
-        else:
-            calls = calls.join(owners, on="program_id")
+    @cached_property
+    def sections(self) -> tuple[pl.DataFrame, int]:
+        """The section of each program (program_id, block) and their number; 1 for few programs."""
+        starts = self.calls.group_by("program_id", maintain_order=True).agg(col("due_s").min())
+        block = sections_of(starts["due_s"].to_numpy())
+        if block is None:
+            return starts.select("program_id", block=pl.lit(0, dtype=pl.Int64)), 1
+        return starts.select("program_id", block=pl.Series(block)), SECTIONS
+
+    def _samples(
+        self, names: Collection[str], owners: pl.DataFrame, blocks: int
+    ) -> dict[str, Sample]:
+        calls, programs = (
+            table.select("program_id")
+            .join(owners, on="program_id", how="left", maintain_order="left")["block"]
+            .fill_null(-1)
+            .to_numpy()
+            for table in (self.calls, self.programs)
+        )
+        found = {}
+        if any(METRICS[name].per == "gap" for name in names):
+            found = self._gaps(calls, blocks)
+        for name in names:
+            if name not in found:
+                of_programs = METRICS[name].per == "program"
+                found[name] = self._sample(name, programs if of_programs else calls, blocks)
+        return {name: found[name] for name in names}
+
+    def _sample(self, name: str, block: Ints, blocks: int) -> Sample:
+        values = self._column(name).to_numpy()
+        known = (block >= 0) & ~np.isnan(values)
+        return Sample.of(values[known], block[known] if blocks > 1 else None, blocks)
+
+    def _column(self, name: str) -> pl.Series:
+        """Return a metric of calls or programs, null where there is no value."""
+        metric = METRICS[name]
+        table = self.programs if metric.per == "program" else self.calls
+        if name not in table.columns:
+            require(table.columns, *metric.needs)
+        return table[name].cast(pl.Float64)
+
+    def _gaps(self, block: Ints, blocks: int) -> dict[str, Sample]:
         block_of = np.full(int(self.calls["row"].max() or 0) + 1, -1, dtype=np.int64)  # type: ignore[arg-type]
-        block_of[calls["row"].to_numpy()] = calls["block"].to_numpy()
-        tbt, icl = _Tally(blocks), _Tally(blocks)
+        block_of[self.calls["row"].to_numpy()] = block
+        # where a chunk is a token, a gap between chunks is one between tokens
+        of_both, of_chunks, of_tokens = (_Tally(blocks) for _ in range(3))
         for batch in self._batches("output_tokens"):
             here = batch["row"].to_numpy()
             owned = batch.with_columns(block=block_of[here.clip(0, len(block_of) - 1)])
             owned = owned.filter((col("row") < len(block_of)) & (col("block") >= 0))
-            gaps = owned.select("block", CHUNK_IS_TOKEN.alias("same"), value=METRICS["icl"].expr)
-            icl.add(gaps)
-            same = gaps["same"].fill_null(False)
-            tbt.add(gaps.filter(same))  # a gap between chunks is one between tokens
-            if not same.all():
-                tbt.add(owned.filter(~same).select("block", value=METRICS["tbt"].expr))
-        return {"tbt": tbt.sample(), "icl": icl.sample()}
+            same = CHUNK_IS_TOKEN.fill_null(False)
+            of_both.add(owned.filter(same).select("block", value=METRICS["icl"].expr))
+            apart = owned.filter(~same)
+            if apart.height:
+                of_chunks.add(apart.select("block", value=METRICS["icl"].expr))
+                of_tokens.add(apart.select("block", value=METRICS["tbt"].expr))
+        both = of_both.sample()
+        return {"tbt": _joined(both, of_tokens.sample()), "icl": _joined(both, of_chunks.sample())}
 
     def fluidity(self, first_s: float, gap_s: float) -> pl.Series:
         """Return the share of token deadlines that each of `calls` met, null where not known."""
@@ -176,23 +204,29 @@ class Measured:
         yield from rows.collect_batches(chunk_size=BATCH_CALLS, maintain_order=False)
 
     @cached_property
-    def distributions(self) -> dict[str, Sample]:
-        """Every metric's values."""
-        return self.samples()
-
-    @cached_property
     def summary(self) -> pl.DataFrame:
-        """One row a metric: name, n, mean, p50, p90, p99, max; null where there is no value.
+        """One row a metric: name, n, mean, p50, p90, p99, max; `_low` and `_high` of all but max.
 
-        A quantile is an order statistic: the smallest value with its share at or below it.
+        A quantile is an order statistic: the smallest value with its share at or below it. It is
+        null of fewer values than it needs (`intervals.fewest`), and its interval where there are
+        too few programs for sections.
         """
         rows: list[dict[str, object]] = []
         for name, of in self.distributions.items():
             row: dict[str, object] = {"metric": name, "n": len(of), "mean": of.mean()}
-            row |= {label: of.quantile(q) for label, q in QUANTILES.items()}
-            rows.append(row | {"max": of.max()})
-        numbers = {"mean": pl.Float64, **dict.fromkeys(QUANTILES, pl.Float64), "max": pl.Float64}
-        return pl.DataFrame(rows, schema={"metric": pl.String, "n": pl.Int64, **numbers})
+            found = {"mean": of_mean(of)}
+            for label, q in QUANTILES.items():
+                row[label] = of.quantile(q) if len(of) >= fewest(q) else None
+                found[label] = of_quantile(of, q)
+            row["max"] = of.max()
+            for label, interval in found.items():
+                row[f"{label}_low"] = interval and interval.low
+                row[f"{label}_high"] = interval and interval.high
+            rows.append(row)
+        numbers = ("mean", *QUANTILES, "max")
+        bounds = [f"{each}_{end}" for each in ("mean", *QUANTILES) for end in ("low", "high")]
+        schema = {"metric": pl.String, "n": pl.Int64}
+        return pl.DataFrame(rows, {**schema, **dict.fromkeys((*numbers, *bounds), pl.Float64)})
 
 
 class _Tally:
@@ -241,3 +275,15 @@ class _Tally:
         middle = (low + (1 << (_DROPPED_BITS - 1))).view(np.float64)
         values = np.where(key == 0, 0.0, middle)
         return Sample.of(values, block, self._blocks, self._counts[places])
+
+
+def _joined(a: Sample, b: Sample) -> Sample:
+    """Put two samples of the same blocks into one."""
+    if not len(b.values):
+        return a
+    return Sample.of(
+        np.concatenate([a.values, b.values]),
+        np.concatenate([a.block, b.block]),
+        a.blocks,
+        np.concatenate([a.weights, b.weights]),
+    )

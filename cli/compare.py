@@ -9,7 +9,7 @@ import typer
 
 from servescope.cli import console
 from servescope.cli.conclude import refuse_invalid
-from servescope.cli.options import Json, Slo
+from servescope.cli.options import Json, Slo, Trim, trimmed
 from servescope.cli.options import slo as read_slo
 
 
@@ -19,6 +19,7 @@ def compare(
         typer.Argument(help="Run directories: the baseline first, then its challengers."),
     ],
     slo: Slo = None,
+    trim: Trim = "none",
     margin: Annotated[
         float,
         typer.Option(help="Differences below this share do not matter: 0.05 is 5 %.", min=0.001),
@@ -36,7 +37,7 @@ def compare(
     from servescope.traces import Run
     from servescope.traces.errors import InputError
 
-    opened = [Run.open(path) for path in runs]
+    opened = trimmed([Run.open(path) for path in runs], trim)
     if len(opened) < 2:
         raise InputError("There is nothing to compare a single run with.", "Name two or more.")
     asked = read_slo(slo or opened[0].info.slo)

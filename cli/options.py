@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from servescope.analysis import SLO
     from servescope.loadgen.experiment import Experiment
+    from servescope.traces import Run
 
 Format = Annotated[
     str | None, typer.Option("--format", help="Read the file as this format, not by its content.")
@@ -37,6 +38,14 @@ Warmup = Annotated[
 ]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Run directory to make; never overwritten.")
+]
+Trim = Annotated[
+    str,
+    typer.Option(
+        "--trim",
+        help="What to leave out as warm-up: none, auto (twice the longest call, and MSER-5), or so"
+        " many seconds.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Params = Annotated[
@@ -109,6 +118,22 @@ def alone(context: typer.Context, *allowed: str) -> None:
                 f"{parameter.opts[0]} stands beside an experiment file, which says it already.",
                 "Edit the file, or leave the option out.",
             )
+
+
+def trimmed(runs: list[Run], trim: str) -> list[Run]:
+    """Leave the warm-up out of runs as --trim says: alike in all, as long as the longest needs."""
+    from servescope.analysis.steady_state import warmup_of
+    from servescope.traces.errors import InputError
+
+    if trim == "none":
+        return runs
+    try:
+        warmup_s = warmup_of(runs) if trim == "auto" else float(trim)
+    except ValueError:
+        warmup_s = -1.0
+    if not 0 <= warmup_s < float("inf"):
+        raise InputError(f"--trim cannot be {trim}.", "Give none, auto, or a number of seconds.")
+    return [run.without_warmup(warmup_s) for run in runs]
 
 
 def slo(text: str | None) -> SLO | None:

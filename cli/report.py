@@ -9,7 +9,7 @@ import typer
 
 from servescope.cli import console
 from servescope.cli.conclude import refuse_unmeasured
-from servescope.cli.options import Json, Slo
+from servescope.cli.options import Json, Slo, Trim, trimmed
 from servescope.cli.options import slo as read_slo
 
 
@@ -18,6 +18,7 @@ def report(
         list[Path], typer.Argument(help="One run directory, or several of one plan to compare.")
     ],
     slo: Slo = None,
+    trim: Trim = "none",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Page to write; JSON goes beside it.")
     ] = None,
@@ -46,7 +47,7 @@ def report(
     from servescope.reports import exports, render, sections_of, story_of, write
     from servescope.traces import Run
 
-    opened = [Run.open(path) for path in runs]
+    opened = trimmed([Run.open(path) for path in runs], trim)
     asked = slo or opened[0].info.slo
     story = story_of(opened, read_slo(asked))
     page = write(story, out or Path("report.html"), overwrite=overwrite)

@@ -42,7 +42,8 @@ def written(column: Column, value: Cell) -> str:
         return value
     match column.form:
         case "count":
-            return f"{value:,}".replace(",", "\u202f")
+            whole = int(value) if float(value).is_integer() else value
+            return f"{whole:,}".replace(",", "\u202f")
         case "share":
             return f"{value:.1%}"
         case "ms":

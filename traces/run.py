@@ -147,6 +147,12 @@ class Run:
         begun = pl.col("due_s").min().over(pl.coalesce("program_id", "call_id"))
         return Trace.of(frame.filter(begun >= self.info.warmup_s), self.trace.provenance)
 
+    def without_warmup(self, warmup_s: float) -> Run:
+        """Return the same run with so much of its beginning left out of every number."""
+        trimmed = Run(self.path)
+        trimmed.__dict__["info"] = msgspec.structs.replace(self.info, warmup_s=warmup_s)
+        return trimmed
+
     @cached_property
     def server(self) -> pl.DataFrame | None:
         """What the servers said of themselves, as `traces.server` has it; None if unasked."""

@@ -15,6 +15,7 @@ from servescope.reports.sections.programs import programs
 from servescope.reports.sections.provenance import provenance
 from servescope.reports.sections.server import server
 from servescope.reports.sections.service import service
+from servescope.reports.sections.steadiness import steadiness
 from servescope.reports.sections.verdict import verdict
 from servescope.reports.sections.workload import workload
 from servescope.reports.story import Story
@@ -29,6 +30,7 @@ SECTIONS: dict[str, Callable[[Story], Section | None]] = {
     "groups": groups,
     "latencies": latencies,
     "server": server,
+    "steadiness": steadiness,
     "fidelity": fidelity,
     "workload": workload,
     "provenance": provenance,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
+from servescope.analysis.intervals import SECTIONS, fewest
 from servescope.analysis.metrics import JCT_PARTS, METRICS
-from servescope.reports.blocks import Cell, Column, Section, Table
+from servescope.reports.blocks import Cell, Column, Section, Table, told
 from servescope.reports.story import Story
 
 ELSEWHERE = (*JCT_PARTS, "slowdown")  # in the section of programs
@@ -40,11 +41,15 @@ def latencies(story: Story) -> Section:
         Column("n", "n", "count"),
         Column("mean", "mean (ms)", "ms"),
         Column("p50", "p50 (ms)", "ms"),
+        Column("p50_low", "95 % from", "ms"),
+        Column("p50_high", "to", "ms"),
         Column("p90", "p90 (ms)", "ms"),
         Column("p99", "p99 (ms)", "ms"),
+        Column("p99_low", "95 % from", "ms"),
+        Column("p99_high", "to", "ms"),
         Column("max", "max (ms)", "ms"),
     )
-    told = {row["metric"] for row in rows}
+    shown = {row["metric"] for row in rows}
     definitions: list[dict[str, Cell]] = [
         {
             "metric": metric.label,
@@ -54,7 +59,7 @@ def latencies(story: Story) -> Section:
             "source": metric.source,
         }
         for metric in METRICS.values()
-        if metric.label in told
+        if metric.label in shown
     ]
     meaning = Table(
         (
@@ -68,7 +73,12 @@ def latencies(story: Story) -> Section:
         "The sent clock starts when the client wrote the request, the due clock when the plan"
         " wanted it sent." + _left_out(same),
     )
-    return Section("latencies", "Latencies", (Table(columns, rows), meaning))
+    says = (
+        f"Intervals hold although calls share queues: they are of {SECTIONS} sections of the run's"
+        " time. A quantile needs values beyond it: p50 is left out of fewer than"
+        f" {fewest(0.5)} values, p90 of {fewest(0.9)}, p99 of {fewest(0.99)}."
+    )
+    return Section("latencies", "Latencies", (Table(told(columns, rows), rows, says), meaning))
 
 
 def _same_as_their_twins(story: Story) -> dict[str, str]:
@@ -85,5 +95,5 @@ def _same_as_their_twins(story: Story) -> dict[str, str]:
 
 
 def _left_out(same: dict[str, str]) -> str:
-    told = [f"{METRICS[metric].label} ({METRICS[twin].label})" for metric, twin in same.items()]
-    return f" Left out as the same as another: {', '.join(told)}." if told else ""
+    same_as = [f"{METRICS[metric].label} ({METRICS[twin].label})" for metric, twin in same.items()]
+    return f" Left out as the same as another: {', '.join(same_as)}." if same_as else ""

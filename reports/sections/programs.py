@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from servescope.analysis.metrics import JCT_PARTS, METRICS, QUANTILES
+from servescope.analysis.survival import of_programs
 from servescope.reports import figures
-from servescope.reports.blocks import Cell, Column, Figure, Section, Table
+from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table
 from servescope.reports.story import Story
 
 
@@ -12,8 +13,21 @@ def programs(story: Story) -> Section | None:
     """Show the parts of mean JCT along the critical path, and the slowdown; None without JCT."""
     rows: list[dict[str, Cell]] = []
     parts: dict[str, dict[str, float]] = {}
+    notes: list[Note] = []
     for name, measured in story.measured.items():
         jct = measured.distributions["jct"]
+        cut = of_programs(measured.calls)
+        if cut.censored:
+            median, mean = cut.quantile(0.5), cut.restricted_mean()
+            told = [f"median {median:.3g} s" if median is not None else "a median beyond the run"]
+            if mean:
+                told.append(f"mean of at least {mean[0]:.3g} s (up to {cut.seen_s:.3g} s each)")
+            text = (
+                f"{name}: {cut.censored} programs had not ended when the run did. Counted for as"
+                f" long as they were seen (Kaplan-Meier), JCT has a {' and a '.join(told)}; the"
+                " table below is of those that ended, and too quick."
+            )
+            notes.append(Note("doubt", text, "Cut off"))
         if not len(jct):
             continue
         parts[name] = {
@@ -53,7 +67,7 @@ def programs(story: Story) -> Section | None:
         (Column("metric", "metric"), Column("says", "definition", "prose")), definitions
     )
     picture = Figure(figures.parts_of_jct(parts), "Mean JCT and what it is made of.")
-    return Section("programs", "Programs", (Table(columns, rows, says), picture, meaning))
+    return Section("programs", "Programs", (*notes, Table(columns, rows, says), picture, meaning))
 
 
 def _short(part: str) -> str:

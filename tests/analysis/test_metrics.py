@@ -183,20 +183,35 @@ def test_a_summary_has_a_row_a_metric_and_null_where_there_is_no_value(
         assert set(without["n"]) == {0}
         assert (
             without.select(~pl.selectors.by_name("metric", "n")).null_count().row(0)
-            == (len(METRICS) - 1,) * 5
+            == (len(METRICS) - 1,) * 13
         )
 
 
-@pytest.mark.parametrize("calls", [1, 2, 10, 99, 100, 101])
-def test_quantiles_of_a_summary_are_order_statistics(
+@pytest.mark.parametrize("calls", [1, 4, 5, 28, 29, 298, 299, 1000])
+def test_quantiles_of_a_summary_are_order_statistics_of_enough_values(
     call: Make, a_run: MakeRun, calls: int
 ) -> None:
-    """The smallest value with at least that share at or below it: of 100 calls p99 is the 99th."""
-    run = a_run(call(f"{n:03}", 0.0, float(n)) for n in range(1, calls + 1))
+    """Of 1,000 calls p99 is the 990th; of fewer than 299 there is none, nor a p90 of 28."""
+    run = a_run(call(f"{n:04}", 0.0, float(n)) for n in range(1, calls + 1))
     row = Measured.of(run).summary.row(by_predicate=pl.col("metric") == "ttft", named=True)
-    for label, percent in (("p50", 50), ("p90", 90), ("p99", 99)):
-        assert row[label] == math.ceil(calls * percent / 100)
+    for label, percent, needed in (("p50", 50, 5), ("p90", 90, 29), ("p99", 99, 299)):
+        expected = math.ceil(calls * percent / 100) if calls >= needed else None
+        assert row[label] == expected
     assert (row["n"], row["max"], row["mean"]) == (calls, calls, (calls + 1) / 2)
+
+
+def test_a_summary_has_intervals_where_there_are_programs_enough(
+    call: Make, a_run: MakeRun
+) -> None:
+    for calls, sure in ((49, False), (400, True)):
+        rng = np.random.default_rng(0)
+        waits = rng.lognormal(0, 0.1, calls).tolist()
+        run = a_run(call(f"{n:04}", float(n), n + wait) for n, wait in enumerate(waits))
+        row = Measured.of(run).summary.row(by_predicate=pl.col("metric") == "ttft", named=True)
+        for label in ("mean", "p50", "p90"):
+            assert (row[f"{label}_low"] is not None) is sure
+            if sure:
+                assert row[f"{label}_low"] < row[label] < row[f"{label}_high"]
 
 
 def test_a_trace_that_was_never_replayed_has_no_latencies() -> None:
