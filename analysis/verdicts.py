@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -40,20 +41,35 @@ def in_words(
     else:
         return "No mean JCT can be compared: in one run no program was served whole.", "unknown"
     if decided == "cannot tell" and longer is not None:
-        sentence += _how_long(longer, margin, points=slo is not None)
+        effect = 0.0
+        if slo and slo.difference:
+            effect = slo.difference.estimate
+        elif deciding:
+            effect = deciding.effect.estimate
+        sentence += _how_long(longer, margin, effect, points=slo is not None)
     if decided in ("better", "worse"):
         sentence += _price(rows, b_won=decided == "better")
     return sentence, decided
 
 
-def _how_long(longer: float, margin: float, *, points: bool) -> str:
+def _how_long(longer: float, margin: float, effect: float, *, points: bool) -> str:
+    """Say how long to run to find the margin, and to find an effect that looks larger than it."""
     what = f"{margin * 100:g} points" if points else f"{margin:.0%}"
+    smallest = margin if points else math.log1p(margin)
     if longer <= 1:
         return f" These runs are long enough to find a difference of {what} four times in five."
-    return (
-        f" To find a difference of {what} four times in five, run {longer:.1f} times as long, or"
-        f" repeat {max(2, round(longer + 0.499))} times."
-    )
+    told = ""
+    if abs(effect) > smallest:
+        seen = longer * (smallest / abs(effect)) ** 2
+        told = f" If it is as large as it looks, {_times(seen)} will find it four times in five."
+    return f"{told} To find a difference of {what} so takes {_times(longer)}."
+
+
+def _times(longer: float) -> str:
+    if longer <= 1:
+        return "another run as long as this"
+    times = f"{longer:.1f}" if longer < 10 else f"{longer:.0f}"
+    return f"{times} times as long, or {max(2, math.ceil(longer))} repeats"
 
 
 def _price(rows: Sequence[Difference], *, b_won: bool) -> str:

@@ -41,9 +41,9 @@ def run(system: str, out: Path) -> Run:
 with TemporaryDirectory() as folder:
     first_come = run("vllm_v0", Path(folder) / "first_come")
     shortest = run("shortest_prompt_first", Path(folder) / "shortest")
-    comparison = compare(first_come, shortest, SLO.parse("ttft<2s"))
+    comparison = compare([first_come, shortest], SLO.parse("ttft<2s"))
 
 print(comparison.verdict)
-for row in comparison.differences:
+for row in comparison.challenges[0].differences:
     if row.metric in ("ttft", "e2e"):
         print(f"{row.label}: {row.a * 1000:.0f} ms, then {row.b * 1000:.0f} ms: {row.verdict}")

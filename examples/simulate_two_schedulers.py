@@ -8,7 +8,7 @@ from servescope.loadgen.experiment import EngineSpec, Experiment, WorkloadSpec
 from servescope.loadgen.simulate import simulate
 from servescope.traces import Run
 
-WORKLOAD = WorkloadSpec(trace="mooncake:sample", duration_s=80)  # time_scale=0.5: twice as fast
+WORKLOAD = WorkloadSpec(trace="mooncake:sample", duration_s=150)  # time_scale=0.5: twice as fast
 
 
 def run(system: str, out: Path, **params: str) -> Run:
@@ -20,10 +20,10 @@ def run(system: str, out: Path, **params: str) -> Run:
 with TemporaryDirectory() as folder:
     baseline = run("vllm_v0", Path(folder) / "baseline")
     challenger = run("sarathi", Path(folder) / "challenger", chunk_tokens="4096")
-    comparison = compare(baseline, challenger, SLO.parse("ttft<5s, stall<200ms"))
+    comparison = compare([baseline, challenger], SLO.parse("ttft<5s, stall<200ms"))
 
 print(comparison.verdict)
-for row in comparison.differences:
+for row in comparison.challenges[0].differences:
     if row.ratio:
         ratio, low, high = row.ratio.estimate, row.ratio.low, row.ratio.high
         print(f"{row.label:18} x {ratio:.2g} ({low:.2g} to {high:.2g}): {row.verdict}")
