@@ -24,7 +24,7 @@ ALPHA = 1 - LEVEL
 POWER = 0.8
 MOST_EXACT = 12  # sections whose signs are flipped in every way; of more, so many ways at random:
 FLIPS = 20_000
-PILOT_CONFIDENCE = 0.8  # that the spread of a pilot is not underestimated
+PILOT_CONFIDENCE = 0.9  # that the spread of a pilot is not underestimated
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def times_longer(evidence: Evidence, difference: float) -> float:
     """Return how many times as long to run, or how many repeats, to tell a difference with power.
 
     With 80 % power at 5 %, from the spread of the sections: it falls with the square root of their
-    length. The spread is taken as large as four pilots in five would find it. `difference` is a
+    length. The spread is taken as large as nine pilots in ten would find it. `difference` is a
     share for ratios, else a difference; less than 1 says that the run was long enough.
     """
     from scipy import stats

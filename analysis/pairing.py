@@ -18,7 +18,7 @@ from servescope.traces.status import CANCELLED, LOST, NOT_SENT
 
 CACHED_APART = 0.05  # shares of prompt tokens
 TOKENS_APART = 0.01
-FEW_PROGRAMS = 200
+FEW_PROGRAMS = 500
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,7 @@ REGIMES = (
 CALLS = 36_000  # an hour at 10 calls a second
 QUANTILES = (0.5, 0.9, 0.99)
 STATISTICS: tuple[evidence.Statistic, ...] = ("mean", 0.5, 0.9, 0.99)
-PILOT, DIFFERENCE = 2_000, 0.1
+PILOT, DIFFERENCE = 3_000, 0.1  # five minutes, and a tenth of mean latency
 
 
 def in_sections(values: queues.Floats) -> Sample:

@@ -153,7 +153,7 @@ def test_too_few_programs_give_numbers_but_no_certainty(rows: Any, a_run: MakeRu
     assert by_slo.verdict.endswith("; too few programs to say how sure.")
 
 
-@pytest.mark.parametrize(("programs", "doubted"), [(80, True), (200, False)])
+@pytest.mark.parametrize(("programs", "doubted"), [(80, True), (500, False)])
 def test_few_programs_are_doubted(rows: Any, a_run: MakeRun, programs: int, doubted: bool) -> None:
     a, b = a_run(rows(programs=programs), "a"), a_run(rows(programs=programs), "b")
     assert any("programs are few" in doubt for doubt in versus(a, b).doubts) is doubted
