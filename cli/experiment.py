@@ -15,6 +15,8 @@ from servescope.cli.options import Json, run_directory
 from servescope.cli.options import slo as read_slo
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from servescope.analysis.slo import SLO
     from servescope.loadgen.schedule import Cell
     from servescope.loadgen.study import Study
@@ -69,6 +71,7 @@ def run(
         "failed": studies.failures(book),
     }
     studies.write_json(folder / "study-summary.json", summary)
+    page = _overview(study.name, rows, compared, folder)
     if as_json:
         console.json(summary)
     else:
@@ -78,9 +81,21 @@ def run(
             console.verdict(f"{each['condition']}: {each['verdict'] or each['why']}")
             if each["report"]:
                 console.out.print(f"Report: {folder / str(each['report'])}", soft_wrap=True)
+        console.out.print(f"Overview: {page}", soft_wrap=True)
     if not quiet:
         console.say(f"Summary: {folder / 'study-summary.json'}")
     studies.refuse_failed(book, (run for _, run in runs), again)
+
+
+def _overview(title: str, rows: pl.DataFrame, compared: list[dict[str, Any]], folder: Path) -> Path:
+    from servescope.loadgen.study import OVERVIEW
+    from servescope.reports.overview import Outcome, write_overview
+
+    outcomes = [
+        Outcome(each["condition"], each["verdict"], each["why"], each["report"])
+        for each in compared
+    ]
+    return write_overview(title, rows, outcomes, folder / OVERVIEW)
 
 
 @app.command()

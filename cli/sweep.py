@@ -102,7 +102,8 @@ def sweep(
 
     Example:  servescope sweep mooncake:sample --speed-ups 0.5,1,2 --base-url http://127.0.0.1:8000
     """
-    from servescope.loadgen.study import Study
+    from servescope.loadgen.study import OVERVIEW, Study
+    from servescope.reports.overview import write_overview
     from servescope.traces.errors import InputError
 
     if rates is None and speed_ups is None:
@@ -135,13 +136,14 @@ def sweep(
     }
     studies.write_json(folder / "sweep.json", told)
     rows.write_csv(folder / "sweep.csv")
+    page = write_overview(study.name, rows, (), folder / OVERVIEW)
     if as_json:
         console.json(told)
     else:
         asked = "rate_rps" if rates else "speed_up"
         studies.show_rows(rows, [asked, "repeat"] if repeats > 1 else [asked])
     if not quiet:
-        console.say(f"Rows: {folder / 'sweep.json'}, {folder / 'sweep.csv'}")
+        console.say(f"Rows: {folder / 'sweep.json'}, {folder / 'sweep.csv'}\nCurves: {page}")
     studies.refuse_failed(book, (run for _, run in runs), again)
 
 

@@ -28,7 +28,16 @@ from servescope.traces.errors import InputError
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=80)]
 Command = str | tuple[str, ...]
 REPORTS = "reports"
-TAKEN = (REPORTS, "study.json", "study.toml", "study-summary.json", "sweep.json", "sweep.csv")
+OVERVIEW = "overview.html"
+TAKEN = (
+    REPORTS,
+    OVERVIEW,
+    "study.json",
+    "study.toml",
+    "study-summary.json",
+    "sweep.json",
+    "sweep.csv",
+)
 PORT = "{port}"
 
 

@@ -13,11 +13,15 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A sentence that stands out, or `plain` text as it is; `mark` is the word before it."""
+    """A sentence that stands out, or `plain` text as it is; `mark` is the word before it.
+
+    `link` is another page that says more, by its place from this one.
+    """
 
     kind: Literal["verdict", "doubt", "why", "plain"]
     text: str
     mark: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
