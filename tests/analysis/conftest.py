@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from servescope.traces import Run
 from servescope.traces.run import PLANNED, RunInfo, frame_of_rows
+
+# a machine that others share stalls now and then
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 Row = dict[str, Any]
 MakeRun = Callable[..., Run]

@@ -38,6 +38,8 @@ def test_vllm_s_own_series_are_kept_and_the_runtime_s_are_not() -> None:
         "kv_usage": 0.5,
         "prefix_hits": 400.0,
         "prefix_queries": 1000.0,
+        "queue_s": 8.462708773002532,
+        "queued": 77.0,
     }
 
 
