@@ -236,11 +236,11 @@ def _where(group: Group, scale: pl.Expr) -> pl.Expr:
     """Ask only the calls that a group is for."""
     if not group.where:
         return scale
-    chosen = _chosen(group)
-    return pl.when(chosen).then(scale).otherwise(0.0)
+    return pl.when(chosen(group)).then(scale).otherwise(0.0)
 
 
-def _chosen(group: Group) -> pl.Expr:
+def chosen(group: Group) -> pl.Expr:
+    """Return which calls a group of conditions is for."""
     return pl.all_horizontal(
         col(SELECTORS[key]).cast(pl.String).eq_missing(value) for key, value in group.where
     )
@@ -248,7 +248,7 @@ def _chosen(group: Group) -> pl.Expr:
 
 def _statistic(measured: Measured, group: Group, condition: Condition) -> float | None:
     if group.where:
-        measured = measured.where(_chosen(group))
+        measured = measured.where(chosen(group))
     sample = measured.sample(condition.metric)
     if not len(sample):
         return None

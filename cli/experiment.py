@@ -51,6 +51,7 @@ def run(
     """
     from servescope.loadgen import study as studying
     from servescope.loadgen.schedule import doubts_of
+    from servescope.traces.atomic import write_json
 
     study = studying.read(file)
     folder = run_directory(out, study.name)
@@ -70,7 +71,7 @@ def run(
         "comparisons": compared,
         "failed": studies.failures(book),
     }
-    studies.write_json(folder / "study-summary.json", summary)
+    write_json(folder / "study-summary.json", summary)
     page = _overview(study.name, rows, compared, folder)
     if as_json:
         console.json(summary)

@@ -10,6 +10,7 @@ import typer
 from servescope.cli import (
     analyze,
     calibrate,
+    capacity,
     compare,
     demo,
     experiment,
@@ -62,6 +63,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("simulate")(simulate.simulate)
 app.command("serve")(serve.serve)
 app.command("sweep")(sweep.sweep)
+app.command("capacity")(capacity.capacity)
 app.add_typer(experiment.app, name="experiment")
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

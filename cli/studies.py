@@ -63,14 +63,18 @@ class Shown:
 
     def step(self, step: Step) -> None:
         """Show what the study does now."""
-        self.close()
         label = f"run {step.number} of {step.count}: {words(step.cell)}"
+        self.labelled(label, step)
+        if step.doing == "done" and not self._quiet:
+            console.say(f"{label}: done")
+
+    def labelled(self, label: str, step: Step) -> None:
+        """Show what is done now under a name; who calls says what came of it."""
+        self.close()
         if step.doing == "failed":
             console.doubt(f"{label} failed. {step.why}")
-        elif self._quiet:
+        elif self._quiet or step.doing == "done":
             return
-        elif step.doing == "done":
-            console.say(f"{label}: done")
         elif step.doing == "measuring":
             self._draw = self._drawn.enter_context(console.progress(label))
         else:
@@ -205,14 +209,3 @@ def refuse_failed(book: Book, runs: Iterable[Run], again: str) -> None:
             f"What was measured is kept; try the others again with: {again}",
         )
     refuse_invalid(list(runs))
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a value as JSON, at once or not at all."""
-    import os
-
-    import msgspec
-
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2))
-    os.replace(partial, path)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from servescope.cli import console, studies
 from servescope.cli.options import TP, Gpu, Json, Params, Seed, Slo, Warmup, checked, run_directory
-from servescope.cli.options import pairs as read_pairs
-from servescope.cli.options import params as read_params
 from servescope.cli.options import slo as read_slo
+from servescope.cli.system_options import (
+    AnyModel,
+    Backend,
+    BaseUrls,
+    Emulated,
+    Headers,
+    SystemName,
+    named,
+    system_of,
+)
 from servescope.cli.workload_options import Asked, with_workload
 
-if TYPE_CHECKING:
-    from servescope.loadgen.study import SystemSpec
-
-LOADS, WHERE, ENGINE = "Loads", "Endpoint", "Embedded engine"
+LOADS = "Loads"
 
 
 @with_workload
@@ -48,42 +53,15 @@ def sweep(
         float,
         typer.Option(min=0, help="Seconds between two runs of an endpoint.", rich_help_panel=LOADS),
     ] = 0.0,
-    base_url: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--base-url",
-            "--url",
-            help="Where the server is; give it again for every replica.",
-            rich_help_panel=WHERE,
-        ),
-    ] = None,
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="The dialect: openai, vllm, openai-chat, sglang, ...", rich_help_panel=WHERE
-        ),
-    ] = "openai",
-    header: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--header", help="NAME=VALUE, $VARIABLE or @FILE for a secret.", rich_help_panel=WHERE
-        ),
-    ] = None,
-    system: Annotated[
-        str | None,
-        typer.Option(
-            help="Sweep this scheduling system of the embedded engine, in virtual time.",
-            rich_help_panel=ENGINE,
-        ),
-    ] = None,
+    base_url: BaseUrls = None,
+    backend: Backend = "openai",
+    header: Headers = None,
+    system: Emulated = None,
     param: Params = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model to ask the server for, or shape that the engine emulates."),
-    ] = None,
+    model: AnyModel = None,
     gpu: Gpu = "H100",
     tp: TP = 1,
-    name: Annotated[str | None, typer.Option(help="Name of the system in the rows.")] = None,
+    name: SystemName = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder of the sweep; the same one goes on with it."),
@@ -104,6 +82,7 @@ def sweep(
     """
     from servescope.loadgen.study import OVERVIEW, Study
     from servescope.reports.overview import write_overview
+    from servescope.traces.atomic import write_json
     from servescope.traces.errors import InputError
 
     if rates is None and speed_ups is None:
@@ -112,8 +91,8 @@ def sweep(
     study = checked(
         Study,
         name=f"sweep of {name or system or backend}",
-        systems=[_system(base_url, backend, header, system, param, model, gpu, tp, name)],
-        workloads=[_named(workload)],
+        systems=[system_of(base_url, backend, header, system, param, model, gpu, tp, name)],
+        workloads=[named(workload)],
         rates=_numbers("rates", rates),
         speed_ups=_numbers("speed-ups", speed_ups),
         repeats=repeats,
@@ -134,7 +113,7 @@ def sweep(
         "rows": rows.to_dicts(),
         "failed": studies.failures(book),
     }
-    studies.write_json(folder / "sweep.json", told)
+    write_json(folder / "sweep.json", told)
     rows.write_csv(folder / "sweep.csv")
     page = write_overview(study.name, rows, (), folder / OVERVIEW)
     if as_json:
@@ -159,58 +138,3 @@ def _numbers(option: str, text: str | None) -> list[float]:
             f"--{option} cannot be {text}.", "Write numbers above 0 with commas between: 1,2,4."
         )
     return numbers
-
-
-def _named(workload: Asked) -> dict[str, Any]:
-    """Return the workload with a name that can be one of a folder."""
-    import re
-
-    import msgspec
-
-    from servescope.traces.errors import InputError
-
-    if workload.experiment_file:
-        raise InputError(
-            f"{workload.experiment_file} is an experiment and no trace.",
-            "Name a trace; several loads stand in a study: `servescope experiment run`.",
-        )
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(workload.name).name).strip("-._")[:40]
-    fields = msgspec.structs.asdict(workload.spec())
-    return fields | {"name": plain or "trace"}
-
-
-def _system(
-    base_url: list[str] | None,
-    backend: str,
-    header: list[str] | None,
-    system: str | None,
-    param: list[str] | None,
-    model: str | None,
-    gpu: str,
-    tp: int,
-    name: str | None,
-) -> SystemSpec:
-    """Return the one system of the study: an endpoint, or the embedded engine."""
-    from servescope.loadgen.experiment import EndpointSpec, EngineSpec
-    from servescope.loadgen.study import SystemSpec
-    from servescope.traces.errors import InputError
-
-    if (base_url is None) == (system is None):
-        raise InputError(
-            "A sweep is either of an endpoint or of the embedded engine.",
-            "Give --base-url, or --system.",
-        )
-    if system is not None:
-        shape = {"model": model} if model else {}
-        engine = checked(
-            EngineSpec, system=system, params=read_params(param), gpu=gpu, tp=tp, **shape
-        )
-        return checked(SystemSpec, name=name or system, engine=engine)
-    endpoint = checked(
-        EndpointSpec,
-        base_url=base_url,
-        backend=backend,
-        model=model,
-        headers=read_pairs(header, "header"),
-    )
-    return checked(SystemSpec, name=name or backend, endpoint=endpoint)

@@ -48,8 +48,8 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `time_scale` stretches arrivals and pauses: 0.5 replays twice as fast. `rate_rps` stretches the
     starts of programs alone, to that mean rate; `arrivals` draw them anew. Pauses after a parent's
     end are scaled, by `delay_scale` or else by `time_scale`, or stay as recorded, or are left out.
-    `prompts` recorded sends the texts that a trace has. Raises InputError for what contradicts
-    itself.
+    `programs` takes those from one place to before another, in order of their starts. `prompts`
+    recorded sends the texts that a trace has. Raises InputError for what contradicts itself.
     """
 
     trace: str | None = None
@@ -58,6 +58,7 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     start_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
     duration_s: Annotated[float, Meta(gt=0, le=1e9)] | None = None
     calls: Annotated[int, Meta(gt=0)] | None = None
+    programs: tuple[Annotated[int, Meta(ge=0)], Annotated[int, Meta(ge=1)]] | None = None
     sessions: Literal["auto", "none"] = "auto"
     arrivals: ArrivalSpec | None = None
     rate_rps: Annotated[float, Meta(gt=0, le=1e9)] | None = None
@@ -82,7 +83,13 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"The delay scale scales pauses, but delays are '{self.delays}'.",
                 "Let delays be 'scale', or leave the delay scale out.",
             )
-        of_a_trace = ("format", "start_s", "rate_rps", "time_scale", "sessions", "delays")
+        if self.programs is not None and self.programs[0] >= self.programs[1]:
+            raise InputError(
+                f"There are no programs from {self.programs[0]} to before {self.programs[1]}.",
+                "Give the first and the end, as in programs = [100, 200].",
+            )
+        of_a_trace = ("format", "start_s", "programs", "rate_rps", "time_scale", "sessions",
+                      "delays")  # fmt: skip
         unused = [name for name in of_a_trace if getattr(self, name) != _default(name)]
         if self.synthetic is not None and unused:
             raise InputError(

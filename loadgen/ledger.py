@@ -8,7 +8,6 @@ SYSTEM/WORKLOAD-LOAD-REPEAT.log   what a launched server said
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,6 +19,7 @@ import tomli_w
 
 from servescope.loadgen.schedule import Cell, schedule
 from servescope.loadgen.study import Study, digest, to_toml
+from servescope.traces.atomic import write_json
 from servescope.traces.errors import InputError, NotARun, OutputFailed
 from servescope.traces.run import refuse_taken
 
@@ -127,9 +127,7 @@ class Ledger:
 
     def write(self) -> None:
         """Replace study.json at once or not at all."""
-        partial = self.folder / f"{FILE}.part"
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(self.book), indent=2))
-        os.replace(partial, self.folder / FILE)
+        write_json(self.folder / FILE, self.book)
 
     def close(self) -> None:
         """Let others work in the folder."""

@@ -26,6 +26,7 @@ from servescope.traces.errors import EndpointError, InputError, ServescopeError
 
 WARM_INPUT, WARM_OUTPUT = 64, 16
 NOTICED_S = 2.0  # until the end of a server that refuses connections is known
+CUT_OFF = "The run was cut off before its end: it could no more meet its SLO."
 FALSE_STARTS = 2  # launches in a row that fail before a system is given up
 
 Doing = Literal["launching", "warming up", "waiting", "measuring", "simulating", "done", "failed"]
@@ -47,16 +48,21 @@ def run_study(
     out: Path,
     on_step: Callable[[Step], None] = lambda step: None,
     on_progress: Progress = lambda tally: None,
+    enough: Callable[[Tally], bool] | None = None,
 ) -> Book:
     """Make the runs of a study that are not done yet, each in its directory below `out`.
 
     A run on a system that cannot be launched, is not idle or dies is noted as failed, with the
-    reason, and the rest goes on; the next call on the same folder tries it again. Ctrl-C stops in
-    good order, tears down what was launched and raises KeyboardInterrupt. Raises InputError for
-    what cannot be asked, before anything is written, and for a folder that holds something else.
+    reason, and the rest goes on; the next call on the same folder tries it again. A replay that is
+    `enough` before its end is cut off there, and done. Ctrl-C stops in good order, tears down what
+    was launched and raises KeyboardInterrupt. Raises InputError for what cannot be asked, before
+    anything is written, and for a folder that holds something else.
     """
     check(study)
-    with Ledger.of(study, out) as ledger, _Driver(study, ledger, on_step, on_progress) as driver:
+    with (
+        Ledger.of(study, out) as ledger,
+        _Driver(study, ledger, on_step, on_progress, enough) as driver,
+    ):
         for entry in left(ledger.book.runs):
             driver.make(entry)
         return ledger.book
@@ -88,11 +94,13 @@ class _Driver:
         ledger: Ledger,
         on_step: Callable[[Step], None],
         on_progress: Progress,
+        enough: Callable[[Tally], bool] | None,
     ) -> None:
         self._study = study
         self._ledger = ledger
         self._on_step = on_step
         self._on_progress = on_progress
+        self._enough = enough
         self._numbers = {entry.path: n for n, entry in enumerate(ledger.book.runs, 1)}
         self._server: Server | None = None
         self._before: Target | None = None  # where the run before was
@@ -210,23 +218,28 @@ class _Driver:
     def _measure(self, experiment: Experiment, path: Path, target: Target) -> None:
         """Replay; raises EndpointError if the system has died, and keeps what came back."""
         assert experiment.endpoint is not None
-        server, cut = self._server, False
+        server, cut, full = self._server, False, False
         with Crew(experiment.endpoint.workers or 1) as crew:
 
             def look(tally: Tally) -> None:
-                nonlocal cut
+                nonlocal cut, full
                 if server is not None and not cut and server.ended:
                     cut = True
                     crew.stop()  # nobody is there any more to send to
+                if self._enough is not None and not full and self._enough(tally):
+                    full = True
+                    crew.stop(now=True)
                 self._on_progress(tally)
 
             run = runner.replay(experiment, path, look, crew)
-        died = self._how_it_died(target)
+        died, info = self._how_it_died(target), run.info
         if died is None:
-            if run.info.interrupted:
+            if full:
+                doubts = (*info.doubts, CUT_OFF)
+                run.write_info(msgspec.structs.replace(info, interrupted=True, doubts=doubts))
+            elif info.interrupted:
                 raise _Stopped
             return
-        info = run.info
         run.write_info(
             msgspec.structs.replace(
                 info, interrupted=info.interrupted or cut, doubts=(*info.doubts, died.wrong)

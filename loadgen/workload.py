@@ -92,6 +92,31 @@ class Workload:
             doubts=(*trace.provenance.doubts, *doubts),
         )
 
+    def part(self, first: int, end: int) -> Workload:
+        """Return the programs from place `first` to before `end`; the first one begins at 0.
+
+        Raises InputError if there are none.
+        """
+        chosen = self.programs[first:end]
+        if not chosen:
+            raise InputError(
+                f"There is no program {first}: the workload has {len(self.programs)}.",
+                "Begin earlier.",
+            )
+        start_s, number = chosen[0].start_s, chosen[0].calls[0].number
+        moved = (
+            msgspec.structs.replace(
+                program,
+                start_s=program.start_s - start_s,
+                calls=tuple(
+                    msgspec.structs.replace(call, number=call.number - number)
+                    for call in program.calls
+                ),
+            )
+            for program in chosen
+        )
+        return replace(self, programs=tuple(moved))
+
     @property
     def token_rate(self) -> float | None:
         """Output tokens a second that the plan asks for; None if all programs begin at once."""
@@ -186,6 +211,8 @@ def workload_of(spec: WorkloadSpec, seed: int, *, closed: bool = False) -> Workl
     elif "prefix_blocks" in trace.columns and "parents" not in trace.columns:
         trace = infer_sessions(trace)
     workload = Workload.of(trace, texts=spec.prompts == "recorded")
+    if spec.programs is not None:
+        workload = workload.part(*spec.programs)
     programs, steps = timed(workload.programs, spec, seed)
     doubts = [d for d in workload.doubts if d != TOGETHER or spec.arrivals is None]
     if spec.arrivals and spec.duration_s and len(programs) == len(workload.programs):

@@ -24,7 +24,7 @@ import msgspec
 import polars as pl
 import tomli_w
 
-from servescope.traces import sent_log, server
+from servescope.traces import atomic, sent_log, server
 from servescope.traces.errors import NotARun, OutputExists, OutputFailed
 from servescope.traces.provenance import Provenance
 from servescope.traces.schema import SCHEMA
@@ -91,7 +91,7 @@ class Run:
         run = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            run._write("experiment.toml", tomli_w.dumps(experiment).encode())
+            atomic.write_bytes(path / "experiment.toml", tomli_w.dumps(experiment).encode())
             plan.write_parquet(path / "plan.parquet")
             run.write_info(info)
         except OSError as error:
@@ -180,7 +180,7 @@ class Run:
 
     def write_info(self, info: RunInfo) -> None:
         """Replace run.json at once or not at all."""
-        self._write("run.json", msgspec.json.format(msgspec.json.encode(info), indent=2))
+        atomic.write_json(self.path / "run.json", info)
         self.__dict__.pop("info", None)
 
     def seal(self, info: RunInfo) -> None:
@@ -261,11 +261,6 @@ class Run:
         except (pl.exceptions.PolarsError, OSError) as error:
             wrong = f"{self.path / name} cannot be read: {str(error).split(chr(10))[0]}."
             raise NotARun(wrong, mend) from None
-
-    def _write(self, name: str, content: bytes) -> None:
-        partial = self.path / f"{name}.part"
-        partial.write_bytes(content)
-        os.replace(partial, self.path / name)
 
 
 def refuse_taken(path: Path) -> None:
