@@ -64,8 +64,8 @@ def burns_of(measured: Measured, slo: SLO, attainment: float = ATTAINMENT) -> tu
             )
         )
         allowed = 1 - attainment
-        found.append(_of_misses(f"{attainment:.4g} of {slo.per} within {each}", measured, each,
-                                allowed, owners, count))  # fmt: skip
+        name = f"{attainment * 100:.4g} % of {slo.per} within {each}"
+        found.append(_of_misses(name, measured, each, allowed, owners, count))
     for group in slo.groups:
         within = measured.where(chosen(group)) if group.where else measured
         for condition in group.conditions:

@@ -19,8 +19,8 @@ from servescope.analysis.burn import Burn, worst
 from servescope.analysis.sample import Floats
 
 LEVEL = 0.95
-# The curve's slope is how many per cent the odds of a miss grow with a per cent of load. Queues have
-# 1 (where answers take long by themselves) to 50 (near saturation); a lognormal prior, spread wide.
+# The curve's slope is by how many per cent the odds of a miss grow with a per cent of load: 1 where
+# answers take long by themselves, 50 near saturation. A lognormal prior, spread wide.
 SLOPES = np.geomspace(1.0, 150.0, 40)
 _PRIOR = -0.5 * np.square(np.log(SLOPES) - math.log(12.0))
 _GRID = 121
@@ -37,12 +37,16 @@ Stage = Literal["bracket", "measure", "confirm"]
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A run at one load: its length (s), and the burn of every condition of the SLO."""
+    """A run at one load: its length (s), and the burn of every condition of the SLO.
+
+    One that is `reused` was made for something else and takes nothing of a search's budget.
+    """
 
     load: float
     seconds: float
     burns: tuple[Burn, ...]
     stage: Stage = "bracket"
+    reused: bool = False
 
     @property
     def rate(self) -> float:
@@ -107,7 +111,7 @@ def next_ask(
     then longer probes on both sides of the estimate measure it, and the last one, a quarter of the
     budget, confirms it at its lower bound.
     """
-    spent = sum(probe.seconds for probe in probes)
+    spent = sum(probe.seconds for probe in probes if not probe.reused)
     left = budget_s - spent
     short = BRACKETING * budget_s
     if left < short / 2 or any(probe.stage == "confirm" for probe in probes):
@@ -122,7 +126,7 @@ def next_ask(
     assert low is not None
     assert high is not None
     found = capacity_of(probes)
-    if spent < BRACKETED * budget_s and high / low > CLOSE or found is None:
+    if (spent < BRACKETED * budget_s and high / low > CLOSE) or found is None:
         return Ask(math.sqrt(low * high), short, "bracket")
     if spent < MEASURED * budget_s:
         # the curve is surest where misses are rare enough to be local and common enough to count
@@ -286,7 +290,7 @@ def in_words(
 
 
 def rows_of(probes: Sequence[Probe]) -> list[dict[str, float | str]]:
-    """Return a row a probe: load, seconds, stage, burn rate, and the condition that is worst off."""
+    """Return a row a probe: load, seconds, stage, burn rate, the condition that is worst off."""
     rows: list[dict[str, float | str]] = []
     for probe in probes:
         burn = worst(probe.burns)

@@ -2,10 +2,11 @@
 
     python benchmarks/coverage.py [--replicates 500] [--out coverage.json]
 
-Four experiments on a queue with one server (tests/servers/queues.py): coverage of the intervals of
+Five experiments on a queue with one server (tests/servers/queues.py): coverage of the intervals of
 one run; false claims in comparisons of equal servers, over all statistics after correction; how
-often a true difference of 10 % is found at the length that a pilot names; and how often a steady
-run is said to drift. Prints each row as it is known. Seeds differ from those of the tests.
+often a true difference of 10 % is found at the length that a pilot names; how often a steady run is
+said to drift; and how far searches for capacity are off, beside plain bisection. Prints each row as
+it is known. Seeds differ from those of the tests.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "servers"))
 
 import queues
 
-from servescope.analysis import evidence, intervals
+from servescope.analysis import capacity, evidence, intervals
+from servescope.analysis.burn import Burn
 from servescope.analysis.sample import Sample
 from servescope.analysis.steady_state import stationarity_of
 
@@ -162,7 +165,105 @@ def drift(replicates: int) -> Iterator[dict[str, Any]]:
         yield {"experiment": "drift", "load": load, "arrivals": kind, "said": said / replicates}
 
 
-EXPERIMENTS = {"coverage": coverage, "false": false_claims, "power": power, "drift": drift}
+@dataclass(frozen=True)
+class Limit:
+    """A share of calls that may take longer than a bound (s), of a server of 11.8 calls/s."""
+
+    kind: str
+    bound_s: float
+    allowed: float
+
+    def took(self, rng: np.random.Generator, load: float, count: int) -> tuple[Any, Any]:
+        """Return when calls came and how long they took, from an empty queue."""
+        between = queues.gaps(rng, count, self.kind) * queues.RATE / load
+        service = queues.demands(rng, count, SERVICE_S * queues.RATE)
+        return np.cumsum(between), queues.served(between, service) + service
+
+    def truth(self) -> float:
+        """Return the load at which just so many calls are late, of 4 million."""
+        low, high = 0.05 / SERVICE_S, 0.999 / SERVICE_S
+        for _ in range(20):
+            load = (low + high) / 2
+            _, took = self.took(np.random.default_rng(17), load, 4_000_000)
+            low, high = (load, high) if self.late(took[20_000:]) < 1 else (low, load)
+        return (low + high) / 2
+
+    def late(self, took: Any) -> float:
+        """Return the share that is late over the share that may be."""
+        return float((took >= self.bound_s).mean()) / self.allowed
+
+    def probe(self, rng: np.random.Generator, ask: capacity.Ask) -> capacity.Probe:
+        """Run the queue as asked; twice the longest call is left out, as in a search."""
+        came, took = self.took(rng, ask.load, max(50, int(ask.load * ask.seconds)))
+        rest = took[came >= min(2 * np.quantile(took, 0.99), ask.seconds / 2)]
+        rest = rest if len(rest) >= intervals.SECTIONS else took
+        section = np.arange(len(rest)) * intervals.SECTIONS // len(rest)
+        sizes = np.bincount(section).astype(np.float64)
+        rates = np.bincount(section, rest >= self.bound_s) / sizes / self.allowed
+        burn = Burn("late", "share", self.allowed, sizes, rates)
+        return capacity.Probe(ask.load, ask.seconds, (burn,), ask.stage)
+
+
+SERVICE_S = 0.085
+LIMITS = (
+    Limit("poisson", 0.3, 0.1),
+    Limit("bursty", 0.5, 0.1),
+    Limit("poisson", 1.0, 0.01),
+    Limit("bursty", 1.5, 0.01),
+    Limit("bursty", 5.0, 0.01),
+    Limit("poisson", 3.0, 0.01),
+)
+
+
+def searches(replicates: int) -> Iterator[dict[str, Any]]:
+    """Count how far off the capacity is that a search finds, and how often its bound holds."""
+    for hours in (1, 4):
+        for number, limit in enumerate(LIMITS):
+            true = limit.truth()
+            found, bounds, halved = [], [], []
+            for replicate in range(replicates):
+                rng = np.random.default_rng([18, number, hours, replicate])
+                begin = true * math.exp(rng.uniform(-1.5, 1.5))
+                probes: list[capacity.Probe] = []
+                while ask := capacity.next_ask(probes, begin, 3600 * hours):
+                    probes.append(limit.probe(rng, ask))
+                answer = capacity.capacity_of(probes)
+                assert answer is not None
+                found.append(answer.load / true - 1)
+                bounds.append(answer.low <= true)
+                halved.append(bisected(limit, rng, true, 3600 * hours / 8) / true - 1)
+            yield {
+                "experiment": "capacity",
+                "hours": hours,
+                "arrivals": limit.kind,
+                "bound_s": limit.bound_s,
+                "allowed": limit.allowed,
+                "busy": true * SERVICE_S,
+                "bias": float(np.mean(found)),
+                "p95": float(np.quantile(np.abs(found), 0.95)),
+                "held": float(np.mean(bounds)),
+                "bisection_bias": float(np.mean(halved)),
+                "bisection_p95": float(np.quantile(np.abs(halved), 0.95)),
+            }
+
+
+def bisected(limit: Limit, rng: np.random.Generator, true: float, seconds: float) -> float:
+    """Halve the range from half to twice the truth eight times, by pass and fail."""
+    low, high = true / 2, true * 2
+    for _ in range(8):
+        load = math.sqrt(low * high)
+        _, took = limit.took(rng, load, max(50, int(load * seconds)))
+        low, high = (load, high) if limit.late(took) < 1 else (low, load)
+    return math.sqrt(low * high)
+
+
+EXPERIMENTS = {
+    "coverage": coverage,
+    "false": false_claims,
+    "power": power,
+    "drift": drift,
+    "capacity": searches,
+}
 
 
 def main() -> None:

@@ -77,6 +77,13 @@ def capacity(
     pause: Annotated[
         float, typer.Option(min=0, help="Seconds between two probes.", rich_help_panel=SEARCH)
     ] = 0.0,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of a sweep or experiment, whose runs of this system and workload count.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
     base_url: BaseUrls = None,
     backend: Backend = "openai",
     header: Headers = None,
@@ -138,6 +145,7 @@ def capacity(
                 begin=begin,
                 budget_s=budget,
                 most=float("inf") if most is None else most,
+                reuse=reuse or (),
                 on_step=shown.labelled,
                 on_progress=shown.progress,
                 on_probe=lambda probe: None if quiet else console.say(_of_probe(probe)),
@@ -159,7 +167,7 @@ def capacity(
     write_json(folder / "summary.json", told)
     page = write_page(
         f"Capacity of {wanted.system.name}", text, slo, found.probes, found.capacity,
-        [str(made.run.path.relative_to(folder)) for made in found.made], found.doubts, unit,
+        [str(made.run.path) for made in found.made], found.doubts, unit,
         folder / "capacity.html",
     )  # fmt: skip
     if as_json:

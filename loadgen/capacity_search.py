@@ -12,7 +12,7 @@ import bisect
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,16 @@ import msgspec
 from msgspec import Meta
 
 from servescope.analysis import capacity
-from servescope.analysis.burn import burns_of
+from servescope.analysis.burn import Burn, burns_of
 from servescope.analysis.capacity import Ask, Capacity, Probe, Stage
 from servescope.analysis.measured import Measured
 from servescope.analysis.slo import SLO
 from servescope.analysis.steady_state import trim_of
 from servescope.loadgen.conductor import Progress, Tally
 from servescope.loadgen.experiment import ArrivalSpec, WorkloadSpec
+from servescope.loadgen.ledger import read as read_book
 from servescope.loadgen.study import NamedWorkload, Study, SystemSpec
+from servescope.loadgen.study import read as read_study
 from servescope.loadgen.study_runner import Step, run_study
 from servescope.loadgen.workload import workload_of
 from servescope.traces.atomic import write_json
@@ -40,6 +42,7 @@ FILE = "capacity.json"
 # A probe that has missed so many times more than it may in all its length has failed for certain:
 # the rest would only fill the server with what it cannot serve.
 CERTAIN = 3.0
+FEWEST_PROGRAMS = 20  # of a probe
 SPARE = 1.3  # programs for starts that are drawn, over those expected
 LONG_PROGRAMS = 0.25  # of a probe: longer programs are never all in flight as they would be in time
 
@@ -149,6 +152,13 @@ class _Supply:
             first, end = 0, min(self._end(0, ask), len(self._starts))
         return Asked(load=ask.load, seconds=ask.seconds, stage=ask.stage, first=first, end=end)
 
+    def rate_rps(self, load: float) -> float:
+        """Return how many programs a second a load starts on average."""
+        if self._wanted.over == "rate":
+            return load
+        assert self.natural_rps is not None
+        return load * self.natural_rps
+
     def _end(self, first: int, ask: Ask) -> int:
         """Return the place after the last program of a probe, beyond all if they do not suffice."""
         if not self._starts:
@@ -197,29 +207,32 @@ def search(
     begin: float | None = None,
     budget_s: float = 3600.0,
     most: float = float("inf"),
+    reuse: Sequence[Path] = (),
     on_step: Callable[[str, Step], None] = lambda probe, step: None,
     on_progress: Progress = lambda tally: None,
     on_probe: Callable[[Probe], None] = lambda probe: None,
 ) -> Found:
     """Search until probes of `budget_s` seconds in all are made, beginning at the load `begin`.
 
-    No load is above `most`. Ctrl-C raises KeyboardInterrupt; the same call on the same folder goes
-    on. Raises EndpointError where a probe fails, GateFailed where the client could not keep up, and
-    InputError for a folder that holds another search.
+    No load is above `most`. The runs of studies and sweeps in `reuse` count as probes that cost
+    nothing, if they are of the same system and workload. Ctrl-C raises KeyboardInterrupt; the same
+    call on the same folder goes on. Raises EndpointError where a probe fails, GateFailed where the
+    client could not keep up, and InputError for a folder that holds another search.
     """
     supply = _Supply(wanted)
     slo = SLO.parse(wanted.slo)
     book = _opened(wanted, out)
     if begin is None:
         begin = 1.0 if wanted.over == "speed-up" else supply.natural_rps or 1.0
-    made: list[Made] = []
+    made = [each for folder in reuse for each in _reused(wanted, slo, folder)]
     for number, asked in enumerate(book.probes):
         made.append(_probe(wanted, supply, slo, asked, number, out, on_step, on_progress))
     while ask := capacity.next_ask([each.probe for each in made], begin, budget_s, most):
+        number = len(book.probes)
+        _refuse_few(supply.rate_rps(ask.load), ask, number)
         asked = supply.next_of(ask, book.probes)
         book = msgspec.structs.replace(book, probes=(*book.probes, asked))
         _write(book, out)
-        number = len(made)
         made.append(_probe(wanted, supply, slo, asked, number, out, on_step, on_progress))
         on_probe(made[-1].probe)
     return Found(
@@ -268,12 +281,66 @@ def _probe(
             " client than of the server.",
             "The doubts in its run.json say how to mend it.",
         )
-    measured = Measured.of(run)
-    trim = trim_of(measured.calls, mser=False)
-    if trim is not None:
-        measured = Measured(run.rows, trim.from_s)
-    burns = burns_of(measured, slo, wanted.attainment)
+    burns = _burns(run, slo, wanted.attainment)
     return Made(Probe(asked.load, asked.seconds, burns, asked.stage), run)
+
+
+def _burns(run: Run, slo: SLO, attainment: float) -> tuple[Burn, ...]:
+    """Return what a run burned once its server was no longer empty."""
+    trim = trim_of(Measured.of(run).calls, mser=False)
+    since_s = run.info.warmup_s if trim is None else max(trim.from_s, run.info.warmup_s)
+    return burns_of(Measured(run.rows, since_s), slo, attainment)
+
+
+def _reused(wanted: Wanted, slo: SLO, folder: Path) -> Iterator[Made]:
+    """Yield the runs of a study that are of the same system and workload, as probes.
+
+    Raises InputError if there are none.
+    """
+    study, book = read_study(folder / "study.toml"), read_book(folder)
+    found = 0
+    for entry in book.in_state("done"):
+        cell = entry.cell
+        load = cell.load.speed_up if wanted.over == "speed-up" else cell.load.rate_rps
+        same = _plain(study.workload(cell.workload)) == _plain(wanted.workload)
+        if load is None or not same or not _same(study.system(cell.system), wanted.system):
+            continue
+        run = Run.open(folder / entry.path)
+        seconds = run.plan["due_s"].max()
+        if run.info.validity != "invalid" and isinstance(seconds, float) and seconds > 0:
+            found += 1
+            burns = _burns(run, slo, wanted.attainment)
+            yield Made(Probe(load, seconds, burns, reused=True), run)
+    if not found:
+        raise InputError(
+            f"{folder} holds no run of this system and workload at a {wanted.over}.",
+            "Leave --reuse out, or ask for what was swept there.",
+        )
+
+
+def _plain(workload: NamedWorkload) -> WorkloadSpec:
+    """Return what a workload sends, without its name, how much of it, and how fast."""
+    drawn = workload.arrivals and msgspec.structs.replace(workload.arrivals, rate_rps=None)
+    return msgspec.structs.replace(
+        workload.spec, arrivals=drawn, rate_rps=None, time_scale=1.0, start_s=0.0,
+        duration_s=None, calls=None, programs=None,
+    )  # fmt: skip
+
+
+def _same(one: SystemSpec, other: SystemSpec) -> bool:
+    return msgspec.structs.replace(one, name="a") == msgspec.structs.replace(other, name="a")
+
+
+def _refuse_few(rate_rps: float, ask: Ask, number: int) -> None:
+    """Raise InputError for a probe that would start too few programs to say anything."""
+    if rate_rps * ask.seconds >= FEWEST_PROGRAMS:
+        return
+    needed_s = math.ceil(FEWEST_PROGRAMS / rate_rps / capacity.BRACKETING)
+    raise InputError(
+        f"At a load of {ask.load:.4g} a probe of {ask.seconds:.3g} s starts"
+        f" {rate_rps * ask.seconds:.2g} programs: too few to judge.",
+        f"Give --budget {needed_s} or more" + (", and the same --out." if number else "."),
+    )
 
 
 def _failed_for_certain(slo: SLO, attainment: float) -> Callable[[Tally], bool]:

@@ -38,7 +38,7 @@ def write_page(
 ) -> Path:
     """Write the page, replacing one of before; returns its path.
 
-    `runs` are the run directories of the probes, below the page's folder.
+    `runs` are the run directories of the probes.
     """
     sections = sections_of(verdict, slo, probes, found, runs, doubts, unit)
     out.write_text(render.html(title, sections), encoding="utf-8")

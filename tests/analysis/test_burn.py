@@ -31,7 +31,7 @@ def test_a_share_burns_what_it_missed_over_what_it_may(call: Make, failed: Make)
     assert burn.allowed == pytest.approx(0.1)
     assert (len(burn.sizes), burn.sizes.sum()) == (10, 100)
     assert burn.rates.tolist() == pytest.approx([0.0] * 9 + [5.0])
-    assert burn.condition == "0.9 of calls within TTFT < 1 s"
+    assert burn.condition == "90 % of calls within TTFT < 1 s"
 
 
 def test_a_percentile_is_a_share_of_its_own(call: Make) -> None:

@@ -67,8 +67,8 @@ def test_a_sweep_of_an_endpoint_replays_in_real_time(cli: Cli, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--rates", "1"), "either of an endpoint or of the embedded engine"),
-        (("--rates", "1", "--system", "sarathi", "--url", "http://x"), "either of an endpoint"),
+        (("--rates", "1"), "either an endpoint or one of the embedded engine"),
+        (("--rates", "1", "--system", "sarathi", "--url", "http://x"), "either an endpoint"),
         (("--system", "sarathi"), "not said at which loads"),
         (("--rates", "1", "--speed-ups", "2", "--system", "sarathi"), "each say how fast"),
         (("--rates", "1,fast", "--system", "sarathi"), "--rates cannot be 1,fast"),
