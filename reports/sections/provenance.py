@@ -58,7 +58,12 @@ def provenance(story: Story) -> Section:
 
 def _again(story: Story) -> str:
     """Return the commands that make the runs and this page again."""
-    lines = []
+    digests = {
+        str(source): digest
+        for run in story.runs
+        if (source := run.info.trace.get("source")) and (digest := run.info.trace.get("sha256"))
+    }
+    lines = [f"# {source}: sha256 {digest}" for source, digest in digests.items()]
     folders = []
     for run in story.runs:
         folder = f"{run.path.name}-again"

@@ -13,8 +13,13 @@ from typing import Any
 
 import pytest
 
+from servescope.traces import Run
+
 Cli = Callable[..., Any]
-VERBS = ("demo", "traces", "analyze", "replay", "simulate", "serve", "report", "compare")
+VERBS = (
+    *("demo", "traces", "analyze", "replay", "simulate", "serve", "report", "compare"),
+    *("calibrate", "sweep", "capacity", "experiment"),
+)
 
 
 def test_help_names_every_verb(cli: Cli) -> None:
@@ -25,7 +30,12 @@ def test_help_names_every_verb(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", [*VERBS[:1], *VERBS[2:], "traces list", "traces inspect", "traces convert"]
+    "verb",
+    [
+        *(verb for verb in VERBS if verb not in ("traces", "experiment")),
+        *("traces list", "traces inspect", "traces convert"),
+        *("experiment run", "experiment plan", "experiment status"),
+    ],
 )
 def test_the_help_of_every_verb_has_an_example(cli: Cli, verb: str) -> None:
     ended = cli(*verb.split(), "--help")
@@ -267,3 +277,15 @@ def test_ctrl_c_in_a_simulation_keeps_what_was_simulated(tmp_path: Path) -> None
     assert ran.returncode == 130, ran.stderr
     assert "was interrupted" in ran.stderr
     assert (out / "report.html").exists()
+
+
+@pytest.mark.parametrize("goodput", [["ttft:500", "e2el:5000"], ["ttft:500 e2el:5000"]])
+def test_goodput_is_taken_as_vllm_s_benchmark_takes_it(
+    cli: Cli, tmp_path: Path, goodput: list[str]
+) -> None:
+    ended = cli(
+        *("simulate", "azure:sample", "--num-prompts", 5, "--goodput", *goodput),
+        *("--out", tmp_path / "run"),
+    )
+    assert ended.code == 0, ended.err
+    assert Run.open(tmp_path / "run").info.slo == "ttft:500 e2el:5000"

@@ -1,7 +1,5 @@
 """The page as a browser shows it: no network, no console error, every figure drawn, any width."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,23 +8,16 @@ import pytest
 from servescope.reports import Story, write
 
 pytest.importorskip("playwright", reason="needs the playwright package of the dev group")
-from playwright.sync_api import Browser, sync_playwright
+import chromium
+from playwright.sync_api import Browser
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
-]
+pytestmark = chromium.needed
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium.browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -38,37 +29,29 @@ def pages(pair: Story, single: Story, tmp_path_factory: pytest.TempPathFactory) 
     }
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", chromium.WIDTHS)
 @pytest.mark.parametrize("kind", ["pair", "single"])
 def test_the_page_is_drawn_whole_without_network_or_errors(
     browser: Browser, pages: dict[str, Path], kind: str, width: int
 ) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    errors: list[str] = []
-    requests: list[str] = []
-    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.on("dialog", lambda dialog: errors.append(f"a script ran: {dialog.message}"))
-    page.goto(pages[kind].as_uri())
-    page.wait_for_function(
-        "document.querySelectorAll('.plotly-graph-div').length > 0 &&"
-        "[...document.querySelectorAll('.plotly-graph-div')]"
-        ".every(figure => figure.querySelectorAll('.trace, .point').length > 0)",
-        timeout=20_000,
-    )
-    assert errors == []
-    assert requests == [pages[kind].as_uri()]
-    figures = page.locator(".plotly-graph-div")
-    assert figures.count() == (10 if kind == "pair" else 8)
-    for figure in figures.all():
-        box = figure.bounding_box()
-        assert box is not None
-        assert box["height"] > 100
-        assert box["x"] + box["width"] <= width + 1
-    # wide tables scroll by themselves; the page does not
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.close()
+    with chromium.sound_page(browser, pages[kind], width) as page:
+        figures = page.locator(".plotly-graph-div")
+        assert figures.count() == (10 if kind == "pair" else 8)
+        for figure in figures.all():
+            box = figure.bounding_box()
+            assert box is not None
+            assert box["height"] > 100
+            assert box["x"] + box["width"] <= width + 1
+
+
+def test_on_paper_nothing_is_wider_than_the_page(browser: Browser, pages: dict[str, Path]) -> None:
+    paper = 718  # A4 less margins, at 96 dots an inch
+    with chromium.sound_page(browser, pages["pair"], 1280) as page:
+        page.emulate_media(media="print")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        page.set_viewport_size({"width": paper, "height": 1000})
+        assert page.evaluate("document.documentElement.scrollWidth") <= paper
+        assert not page.locator("nav").is_visible()
 
 
 def test_the_headings_can_be_reached_from_the_top(browser: Browser, pages: dict[str, Path]) -> None:
