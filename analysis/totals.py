@@ -1,6 +1,7 @@
 """What is said of a whole run in one number each: throughput, concurrency, cache, preemptions.
 
 The span is from the first due call to the last end; a call that was never sent does not stretch it.
+Where a source does not say when a call ended, it ended with its last token.
 A failed call is asked and not served. Tokens are counted, never chunks. Missing is null, never 0.
 """
 
@@ -22,6 +23,7 @@ from servescope.analysis.sample import Floats
 from servescope.traces.run import Run
 from servescope.traces.status import NOT_SENT
 
+ENDED = pl.coalesce("end_s", "last_token_s")
 Unit = Literal["s", "1/s", "tokens/s", "share", "count", "J/token"]
 
 
@@ -39,7 +41,7 @@ class Whole:
     def span_s(self) -> float:
         """Seconds from the first due call to the last end; 0 of nothing."""
         sent = self.measured.calls.filter(col("status").ne_missing(NOT_SENT))
-        first, end = sent.select(first=col("due_s").min(), end=col("end_s").max()).row(0)
+        first, end = sent.select(first=col("due_s").min(), end=ENDED.max()).row(0)
         return 0.0 if first is None or end is None else end - first
 
     @cached_property
@@ -62,8 +64,8 @@ class Whole:
     @cached_property
     def in_flight(self) -> tuple[Floats, Floats]:
         """When the number of calls in flight changed, and to what."""
-        sent = self.measured.calls.select("sent_s", "end_s").drop_nulls()
-        moments = np.concatenate([sent["sent_s"].to_numpy(), sent["end_s"].to_numpy()])
+        sent = self.measured.calls.select("sent_s", ended=ENDED).drop_nulls()
+        moments = np.concatenate([sent["sent_s"].to_numpy(), sent["ended"].to_numpy()])
         steps = np.repeat([1.0, -1.0], sent.height)
         order = np.lexsort((steps, moments))  # one that ends makes room for one that begins
         return moments[order], np.cumsum(steps[order])

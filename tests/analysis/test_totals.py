@@ -51,6 +51,12 @@ def test_throughput_counts_what_was_asked_and_what_was_served(
     assert (found["output_tps"], found["input_tps"], found["total_tps"]) == (0.4, 2.0, 2.4)
 
 
+def test_a_call_whose_end_is_not_known_ends_with_its_last_token(call: Make, a_run: MakeRun) -> None:
+    rows = [call(str(n), float(n), n + 1.0, n + 2.0, end_s=None) for n in (0, 4)]
+    found = told(a_run(rows))
+    assert (found["span"], found["concurrency_mean"]) == (6.0, pytest.approx(4 / 6))
+
+
 def test_a_call_that_was_never_sent_does_not_stretch_the_span(
     call: Make, failed: Make, a_run: MakeRun
 ) -> None:
