@@ -17,6 +17,11 @@ from servescope.traces.run import STOPPED, Run
 
 def experiment_of(run: Run) -> Experiment:
     """Return what was asked of a run; raises InputError if it cannot be taken up again."""
+    if run.info.imported is not None:
+        raise InputError(
+            f"{run.path} was imported from {run.info.imported.file}, and cannot go on.",
+            "Run the benchmark again with the tool that made it.",
+        )
     if run.info.clock != "real":
         raise InputError(f"{run.path} is a simulation, which cannot go on.", "Simulate it again.")
     return experiments.read(run.path / "experiment.toml")

@@ -6,6 +6,7 @@
     │   ├── BadRow              a format recognises the source, a row of it makes no sense
     │   ├── MissingColumns      the table lacks what the question needs
     │   ├── NotARun             the folder is not a run directory
+    │   ├── NotAResult          the file is no tool's result, or holds no calls
     │   ├── OutputExists        the place to write is taken
     │   └── OutputFailed        the place to write cannot be written: full, read-only, forbidden
     ├── EndpointError        3  the serving endpoint cannot be used
@@ -49,6 +50,10 @@ class MissingColumns(InputError):
 
 class NotARun(InputError):
     """The folder is not a run directory."""
+
+
+class NotAResult(InputError):
+    """The file is not the result of a tool that is known, or holds no calls of its own."""
 
 
 class OutputExists(InputError):

@@ -36,20 +36,39 @@ STOPPED = "not sent: the run stopped before it was due"
 Validity = Literal["unfinished", "valid", "suspect", "invalid"]
 
 
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run came from that another tool made: which benchmark (`part`) of which file.
+
+    `load` is what the tool was told of when to send, and `date` the moment that it writes, as it
+    writes it. `known_by` says what the file shows of the requests: their prompts, only their
+    lengths, or (None) nothing that tells them apart.
+    """
+
+    tool: str
+    file: str
+    sha256: str
+    version: str | None = None
+    part: str | None = None
+    date: str | None = None
+    load: dict[str, Any] = {}
+    known_by: Literal["prompts", "lengths"] | None = None
+
+
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What run.json holds: everything about a run that is not a row of it.
 
     `ended` is null until the run has ended; `interrupted` says that somebody stopped it early.
     `zero_monotonic_s` and `zero_unix_s` are the run's second 0 on the host's two clocks;
-    `resumed_s` are the seconds at which a run that had stopped went on.
+    `resumed_s` are the seconds at which a run that had stopped went on. What the file of an
+    `imported` run does not say is null, its start and its seed too.
     """
 
     name: str
     system: str
     clock: Literal["real", "virtual"]
     version: str
-    started: str
-    seed: int
+    started: str | None
+    seed: int | None
     slo: str | None = None
     warmup_s: float = 0.0
     ended: str | None = None
@@ -68,6 +87,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     probe: dict[str, Any] = {}
     workload: dict[str, Any] = {}
     client: dict[str, Any] = {}
+    imported: Imported | None = None
     validity: Validity = "unfinished"
     doubts: tuple[str, ...] = ()
 

@@ -56,6 +56,8 @@ def fidelity(story: Story) -> Section:
         " late, and has no such numbers. Planned calls that did not end were in the warm-up, or the"
         " run stopped."
     )
+    if any(run.info.imported for run in story.runs):
+        says += " Of an imported run nobody measured them."
     return Section(
         "fidelity", "Did the client keep its plan?", (Table(told(_COLUMNS, rows), rows, says),)
     )

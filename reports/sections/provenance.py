@@ -6,6 +6,7 @@ import shlex
 
 from servescope.reports.blocks import Cell, Column, Note, Section, Table, told
 from servescope.reports.story import Story
+from servescope.traces.run import RunInfo
 
 _COLUMNS = (
     Column("run", "run"),
@@ -18,6 +19,8 @@ _COLUMNS = (
     Column("version", "servescope"),
     Column("python", "Python"),
     Column("platform", "client host"),
+    Column("tool", "imported from"),
+    Column("file", "file"),
     Column("trace", "trace"),
     Column("sha256", "trace sha256"),
     Column("licence", "licence"),
@@ -38,10 +41,12 @@ def provenance(story: Story) -> Section:
                 "model": info.model,
                 "endpoint": info.endpoint,
                 "started": info.started,
-                "seed": str(info.seed),
+                "seed": None if info.seed is None else str(info.seed),
                 "version": info.version,
                 "python": info.host.get("python"),
                 "platform": info.host.get("platform"),
+                "tool": _tool(info),
+                "file": info.imported.file if info.imported else None,
                 "trace": info.trace.get("source"),
                 "sha256": (info.trace.get("sha256") or "")[:12] or None,
                 "licence": info.trace.get("licence"),
@@ -49,11 +54,20 @@ def provenance(story: Story) -> Section:
             }
         )
     says = "Runs with the same plan have the same prompts, pauses and planned times."
+    if any(run.info.imported for run in story.runs):
+        says += " Of imported runs it is a digest of what their files show of the requests."
     return Section(
         "provenance",
         "Provenance",
         (Table(told(_COLUMNS, rows), rows, says), Note("plain", _again(story), "again")),
     )
+
+
+def _tool(info: RunInfo) -> str | None:
+    """Return the tool that made a run, and its version where that is known."""
+    if info.imported is None:
+        return None
+    return " ".join(filter(None, (info.imported.tool, info.imported.version)))
 
 
 def _again(story: Story) -> str:
@@ -67,6 +81,12 @@ def _again(story: Story) -> str:
     folders = []
     for run in story.runs:
         folder = f"{run.path.name}-again"
+        if run.info.imported:
+            lines.append(
+                f"servescope results import {shlex.quote(run.info.imported.file)} -o {folder}"
+            )
+            folders.append(shlex.quote(folder))
+            continue
         verb = "simulate" if run.info.clock == "virtual" else "replay"
         lines.append(
             f"servescope {verb} {shlex.quote(str(run.path / 'experiment.toml'))} -o {folder}"
