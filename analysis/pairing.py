@@ -13,12 +13,14 @@ from servescope.analysis.measured import Measured
 from servescope.analysis.sample import Sample
 from servescope.analysis.totals import Whole
 from servescope.traces.errors import InputError
+from servescope.traces.results import requests
 from servescope.traces.run import Run
 from servescope.traces.status import CANCELLED, LOST, NOT_SENT
 
 CACHED_APART = 0.05  # shares of prompt tokens
 TOKENS_APART = 0.01
 FEW_PROGRAMS = 500
+DUE_APART = 0.1  # of the mean gap between programs
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +102,9 @@ def pair(arms: Sequence[Arm], names: Sequence[str]) -> Pairing:
                 "Compare as many of each.",
             )
         for ours, theirs in zip(arms[0].runs, arm.runs, strict=True):
-            if ours.info.plan_sha256 != theirs.info.plan_sha256:
+            if ours.info.imported or theirs.info.imported:
+                requests.refuse_unlike(ours, theirs)
+            elif ours.info.plan_sha256 != theirs.info.plan_sha256:
                 raise InputError(
                     f"{ours.path} and {theirs.path} did not run the same plan, so their calls"
                     " cannot be paired.",
@@ -206,6 +210,8 @@ def _between(first: str, second: str, a: Arm, b: Arm) -> Iterable[str]:
     ]
     if able:
         yield f"The endpoints of {first} and {second} differ in {', '.join(able)}."
+    if ours.imported and theirs.imported:
+        yield from _between_imported(first, second, a, b)
     tokens = [sum(map(_tokens, arm.measured)) for arm in (a, b)]
     if abs(tokens[0] - tokens[1]) > TOKENS_APART * max(tokens):
         yield (
@@ -218,6 +224,30 @@ def _between(first: str, second: str, a: Arm, b: Arm) -> Iterable[str]:
             f"{first} took {cached[0]:.0%} of the prompts from its cache and {second}"
             f" {cached[1]:.0%}: if one was warm from an earlier run, restart it or change --seed in"
             " both."
+        )
+
+
+def _between_imported(first: str, second: str, a: Arm, b: Arm) -> Iterable[str]:
+    """Say what an equal plan would rule out: requests that are not known, another timetable."""
+    hidden = sum(requests.unknown(*runs) for runs in zip(a.runs, b.runs, strict=True))
+    if hidden:
+        yield (
+            f"What {hidden} calls were sent is not in the files of both {first} and {second},"
+            " mostly because they failed: they are taken for the same."
+        )
+    starts = [
+        arm.measured[0].calls.group_by("program_id").agg(pl.col("due_s").min()) for arm in (a, b)
+    ]
+    both = starts[0].join(starts[1], on="program_id", suffix="_b").drop_nulls()
+    span_s = both["due_s"].max()
+    if both.height < 2 or not isinstance(span_s, float):
+        return
+    apart_s = both.select((pl.col("due_s") - pl.col("due_s_b")).abs().median()).item()
+    if apart_s > DUE_APART * span_s / (both.height - 1):
+        yield (
+            f"{first} and {second} were sent their requests at other moments, half of them more"
+            f" than {apart_s:.3g} s apart: they had the same rate or concurrency, and not the same"
+            " timetable."
         )
 
 
