@@ -17,6 +17,7 @@ from servescope.cli import (
     experiment,
     replay,
     report,
+    results,
     serve,
     simulate,
     sweep,
@@ -66,6 +67,7 @@ app.command("serve")(serve.serve)
 app.command("sweep")(sweep.sweep)
 app.command("capacity")(capacity.capacity)
 app.add_typer(experiment.app, name="experiment")
+app.add_typer(results.app, name="results")
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 
