@@ -18,15 +18,15 @@ INTERRUPTED = 130
 
 def conclude(run: Run, as_json: bool, *, quiet: bool = False) -> None:
     """Show what a run measured, write its report, and end with the exit code it deserves."""
-    from servescope.reports import render, sections_of, story_of, write
+    from servescope.reports import render, story_of, write
 
     if run.trace.collect().is_empty():
         console.say(f"Interrupted before any call had ended. Run: {run.path}")
         raise typer.Exit(INTERRUPTED)
     story = story_of([run], read_slo(run.info.slo))
     # a run that was taken up again has one of its first part
-    page = write(story, run.path / "report.html", overwrite=True)
-    made = sections_of(story)
+    page = run.path / "report.html"
+    made = write(story, page, overwrite=True)
     if as_json:
         print(render.json(story.title, made).decode())
     elif not quiet:

@@ -49,7 +49,7 @@ def demo(
     from servescope.analysis import SLO as Objective
     from servescope.loadgen import runner
     from servescope.loadgen import simulate as virtual
-    from servescope.reports import sections_of, story_of, write
+    from servescope.reports import story_of, write
     from servescope.traces.run import refuse_taken
 
     target = run_directory(out, "demo")
@@ -69,7 +69,8 @@ def demo(
     if len(runs) < len(SYSTEMS) or any(run.info.interrupted for run in runs):
         conclude(runs[-1], as_json=False)
     story = story_of(runs, Objective.parse(SLO))
-    page = write(story, target / "report.html")
+    page = target / "report.html"
+    made = write(story, page)
     if story.refused:
         raise story.refused
     assert story.comparison is not None
@@ -77,7 +78,7 @@ def demo(
         lag = run.info.client.get("lag_p99_s")
         told = "virtual time" if lag is None else f"client lag p99 {lag * 1000:.1f} ms"
         console.say(f"{run.info.name}: {run.info.planned_calls} calls, {told}, {run.info.validity}")
-    console.doubts(sections_of(story))
+    console.doubts(made)
     console.verdict(story.comparison.verdict)
     console.out.print(f"Report: {page}", soft_wrap=True)
     refuse_invalid(runs)

@@ -44,14 +44,14 @@ def report(
 
     Example:  servescope report runs/a --markdown report.md --figures figures --figure-format png
     """
-    from servescope.reports import exports, render, sections_of, story_of, write
+    from servescope.reports import exports, render, story_of, write
     from servescope.traces import Run
 
     opened = trimmed([Run.open(path) for path in runs], trim)
     asked = slo or opened[0].info.slo
     story = story_of(opened, read_slo(asked))
-    page = write(story, out or Path("report.html"), overwrite=overwrite)
-    made = sections_of(story)
+    page = out or Path("report.html")
+    made = write(story, page, overwrite=overwrite)
     console.say(f"Report: {page}")
     if markdown:
         exports.write_markdown(story.title, made, markdown, overwrite=overwrite)

@@ -40,8 +40,8 @@ def sections_of(story: Story) -> list[Section]:
     return [section for section in made if section]
 
 
-def write(story: Story, out: Path, *, overwrite: bool = False) -> Path:
-    """Write the page to `out` and its numbers beside it as JSON; returns the page's path."""
+def write(story: Story, out: Path, *, overwrite: bool = False) -> list[Section]:
+    """Write the page to `out` and its numbers beside it as JSON; returns the sections of both."""
     if out.suffix not in (".html", ".htm"):
         raise InputError(f"{out} is no name for a page.", "End it in .html; JSON goes beside it.")
     beside = out.with_suffix(".json")
@@ -54,4 +54,4 @@ def write(story: Story, out: Path, *, overwrite: bool = False) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render.html(story.title, sections), encoding="utf-8")
     beside.write_bytes(render.json(story.title, sections))
-    return out
+    return sections

@@ -23,10 +23,10 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def pages(pair: Story, single: Story, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("pages")
-    return {
-        "pair": write(pair, out / "pair.html"),
-        "single": write(single, out / "single.html"),
-    }
+    pages = {"pair": out / "pair.html", "single": out / "single.html"}
+    write(pair, pages["pair"])
+    write(single, pages["single"])
+    return pages
 
 
 @pytest.mark.parametrize("width", chromium.WIDTHS)
