@@ -33,6 +33,7 @@ _DROPPED_BITS, _LOWEST, _HIGHEST = 42, -40, 24
 _BUCKETS = (_HIGHEST - _LOWEST) << 10
 _FIRST_KEY = (1023 + _LOWEST) << 10
 _LISTS = ("chunk_s", "chunk_tokens")
+_NOT_NUMBERS = (*_LISTS, "empty_s", "prefix_blocks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ class Measured:
         """
         names = self.rows.collect_schema().names()
         require(names, "status", "due_s", "program_id")  # one column of each group that is needed
-        numbers = [name for name in names if name not in (*_LISTS, "prefix_blocks")]
+        numbers = [name for name in names if name not in _NOT_NUMBERS]
         made = [
             of_call(metric)
             for metric in METRICS.values()

@@ -21,13 +21,15 @@ class Answer:
 
     Moments are on the clock of the stamps. Counts are None where the server says nothing;
     `chunk_tokens` is there only where every chunk's are known. `first_answer_s` is the first chunk
-    that is neither reasoning nor part of a tool call.
+    that is neither reasoning nor part of a tool call. `empty_s` are the chunks of OpenAI's dialects
+    that bring no piece of answer: a role, an empty text, an end.
     """
 
     status: str = OK
     error: str | None = None
     chunk_s: list[float] = field(default_factory=list)
     chunk_tokens: list[int] | None = None
+    empty_s: list[float] = field(default_factory=list)
     first_answer_s: float | None = None
     text: str = ""
     finish: str | None = None
@@ -123,7 +125,10 @@ def _take(answer: Answer, pieces: list[Piece], moments: list[float]) -> None:
     totals: list[int | None] = []
     each: list[int | None] = []
     for piece, moment in zip(pieces, moments, strict=False):
-        text, reasoning, tool, finish, prompt, made, cached, thought, error, name, tokens = piece
+        (
+            text, reasoning, tool, finish, prompt, made, cached, thought, error, name, tokens,
+            choice,
+        ) = piece  # fmt: skip
         if text or reasoning or tool:
             answer.chunk_s.append(moment)
             totals.append(made)
@@ -132,6 +137,8 @@ def _take(answer: Answer, pieces: list[Piece], moments: list[float]) -> None:
                 texts.append(text)
                 if answer.first_answer_s is None:
                     answer.first_answer_s = moment
+        elif choice:
+            answer.empty_s.append(moment)
         if finish is not None:
             answer.finish = finish
         if error is not None and answer.status == OK:

@@ -41,6 +41,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     end_s: float | None = None
     chunk_s: list[float] | None = None
     chunk_tokens: list[int] | None = None
+    empty_s: list[float] | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
@@ -112,6 +113,7 @@ def record_of(
     record.first_answer_s = answer.first_answer_s
     record.chunk_s = answer.chunk_s
     record.chunk_tokens = answer.chunk_tokens
+    record.empty_s = answer.empty_s
     record.input_tokens = answer.prompt_tokens
     record.output_tokens = answer.output_tokens
     record.cached_tokens = answer.cached_tokens

@@ -58,6 +58,12 @@ COLUMNS: Final = (
     Column("end_s", _REAL, "service", "when the response had ended or the call had failed"),
     Column("chunk_s", pl.List(_REAL), "service", "arrival of every non-empty chunk"),
     Column("chunk_tokens", pl.List(_INT), "service", "tokens in each, where the server says them"),
+    Column(
+        "empty_s",
+        pl.List(_REAL),
+        "service",
+        "arrival of every chunk with a choice and no piece of answer: a role, an end",
+    ),
     Column("cached_tokens", _INT, "service", "prompt tokens the server took from its cache"),
     Column("reasoning_tokens", _INT, "service", "answer tokens spent on reasoning"),
     Column("replica", _TEXT, "service", "the replica that served it"),

@@ -49,7 +49,8 @@ class Piece(NamedTuple):
     """What one event of a stream says; counts are totals so far, as the server gives them.
 
     `tokens` are those of this very event, where the server says so. `id` is what the server calls
-    the answer.
+    the answer. `choice` says whether the event holds one of the choices of OpenAI's dialects, even
+    if it brings nothing.
     """
 
     text: str = ""
@@ -63,6 +64,7 @@ class Piece(NamedTuple):
     error: str | None = None
     id: str | None = None
     tokens: int | None = None
+    choice: bool = False
 
     @property
     def has_text(self) -> bool:

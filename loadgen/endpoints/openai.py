@@ -80,7 +80,8 @@ def _plain(event: _Event) -> Piece | None:
     if choice.delta or choice.token_ids or choice.finish_reason == _ABORTED:
         return None
     return _new(
-        Piece, (choice.text or "", "", False, choice.finish_reason, *_NO_COUNTS, event.id, None)
+        Piece,
+        (choice.text or "", "", False, choice.finish_reason, *_NO_COUNTS, event.id, None, True),
     )
 
 
@@ -109,8 +110,11 @@ def _piece(event: _Event) -> Piece:
         error = "the server aborted the request"
     return _new(
         Piece,
-        (text, reasoning, tool, finish, prompt, made, cached, thought, error, event.id, tokens),
-    )
+        (
+            text, reasoning, tool, finish, prompt, made, cached, thought, error, event.id, tokens,
+            bool(event.choices),
+        ),
+    )  # fmt: skip
 
 
 def completions(ask: Ask) -> dict[str, Any]:

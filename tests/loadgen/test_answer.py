@@ -67,6 +67,24 @@ def test_role_only_empty_and_usage_events_are_no_chunks_and_reasoning_is_no_answ
     assert (answer.chunk_s, answer.first_answer_s, answer.completion_tokens) == ([2.0, 3.0], 3.0, 9)
 
 
+def test_chunks_that_bring_nothing_have_their_moments_apart_from_the_others() -> None:
+    """A role, an empty text, an end and the usage: all but the last have a choice."""
+    chat = endpoints.named("openai-chat")
+    deltas = [
+        '{"role":"assistant"}',
+        '{"content":"so"}',
+        '{"content":""}',
+        '{"content":" it"}',
+        "{}",
+    ]
+    blocks = [f'data: {{"choices":[{{"delta":{delta}}}]}}\n\n'.encode() for delta in deltas]
+    blocks.append(b'data: {"choices":[],"usage":{"completion_tokens":3}}\n\n')
+    answer = read(chat, [*blocks, DONE], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    assert (answer.chunk_s, answer.empty_s) == ([2.0, 4.0], [1.0, 3.0, 5.0])
+    answer = answer_of(event(""), event(), event("", "stop"), DONE)
+    assert (answer.chunk_s, answer.empty_s) == ([2.0], [1.0, 3.0])
+
+
 def test_running_totals_tell_the_tokens_of_each_chunk() -> None:
     totals = [1, 4, 5]
     answer = answer_of(*(event(completion_tokens=total) for total in totals), DONE)

@@ -214,6 +214,23 @@ def test_rows_become_the_columns_of_a_run() -> None:
     assert table["error"].null_count() == 200
 
 
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_run_of_before_a_column_was_added_reads_as_null_and_can_go_on(
+    tmp_path: Path, sealed: bool
+) -> None:
+    run = Run.create(tmp_path / "r", {}, PLAN, INFO)
+    for row in ROWS:
+        run.append(frame_of_rows([row]).drop("empty_s"))
+    if sealed:
+        run.seal(INFO)
+    old = Run(run.path)
+    assert "empty_s" not in old.rows.collect_schema()
+    assert old.trace.collect()["empty_s"].to_list() == [None, None]
+    old.unseal()
+    old.append(frame_of_rows([{**ROWS[0], "call_id": "c", "empty_s": [3.0]}]))
+    assert old.trace.collect().filter(pl.col("call_id") == "c")["empty_s"].to_list() == [[3.0]]
+
+
 def test_the_unsent_rest_of_a_program_that_had_begun_is_in_the_run(tmp_path: Path) -> None:
     """Half a program is no whole one: without a row for turn 1 its JCT would be turn 0's."""
     begun: list[dict[str, object]] = [{"call_id": "b", "program_id": "q", "due_s": 1.0}]

@@ -36,6 +36,7 @@ def test_moments_are_the_arrival_the_deadline_and_every_time_of_the_service() ->
         "last_token_s",
         "end_s",
         "chunk_s",
+        "empty_s",
     }
 
 

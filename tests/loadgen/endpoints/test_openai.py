@@ -41,9 +41,9 @@ def asked(ask: Ask) -> dict[str, Any]:
 def test_a_stream_of_vllm_is_a_role_two_chunks_and_the_usage() -> None:
     name = "chatcmpl-9018d4707fa41bc2"
     assert openai.read(VLLM) == [
-        Piece(id=name),
-        Piece(text=" have", id=name),
-        Piece(text="gi", finish="length", id=name),
+        Piece(id=name, choice=True),
+        Piece(text=" have", id=name, choice=True),
+        Piece(text="gi", finish="length", id=name, choice=True),
         Piece(prompt_tokens=17, completion_tokens=4, id=name),
     ]
 
@@ -71,7 +71,8 @@ def test_running_usage_is_read_on_every_chunk() -> None:
 
 
 def test_token_ids_count_the_tokens_of_their_event() -> None:
-    assert one('{"choices":[{"text":"a b","token_ids":[7,8]}]}') == Piece(text="a b", tokens=2)
+    piece = one('{"choices":[{"text":"a b","token_ids":[7,8]}]}')
+    assert piece == Piece(text="a b", tokens=2, choice=True)
     assert one('{"choices":[{"text":"a","token_ids":null}]}').tokens is None
 
 
@@ -87,16 +88,16 @@ def test_cached_and_reasoning_tokens_are_read_where_they_are() -> None:
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 def test_reasoning_is_a_chunk_and_no_answer(field: str) -> None:
     (piece,) = openai.read([chunk(**{field: "hm"})])
-    assert piece == Piece(reasoning="hm")
+    assert piece == Piece(reasoning="hm", choice=True)
     assert piece.has_text
 
 
 def test_a_part_of_a_tool_call_is_a_chunk_without_text() -> None:
     calls = [{"index": 0, "function": {"arguments": '{"a'}}]
     (piece,) = openai.read([chunk(content=None, tool_calls=calls)])
-    assert piece == Piece(tool=True)
+    assert piece == Piece(tool=True, choice=True)
     assert piece.has_text
-    assert openai.read([chunk(tool_calls=[])]) == [Piece()]
+    assert openai.read([chunk(tool_calls=[])]) == [Piece(choice=True)]
 
 
 @pytest.mark.parametrize(
@@ -108,12 +109,16 @@ def test_a_part_of_a_tool_call_is_a_chunk_without_text() -> None:
         chunk(),
         b'{"choices":[{"text":""}]}',
         b'{"choices":[{"delta":null}]}',
-        b'{"choices":[]}',
-        b'{"choices":null,"usage":null,"error":null}',
-        b"{}",
     ],
 )
-def test_what_brings_nothing_is_no_chunk(event: bytes) -> None:
+def test_a_choice_that_brings_nothing_is_an_empty_chunk(event: bytes) -> None:
+    assert one(event) == Piece(choice=True)
+
+
+@pytest.mark.parametrize(
+    "event", [b'{"choices":[]}', b'{"choices":null,"usage":null,"error":null}', b"{}"]
+)
+def test_what_has_no_choice_is_no_chunk(event: bytes) -> None:
     assert one(event) == Piece()
 
 
@@ -122,12 +127,12 @@ def test_a_role_in_every_chunk_hides_no_text() -> None:
     pieces = openai.read([chunk(role="assistant", content=text) for text in ("a", "b")])
     assert [piece.text for piece in pieces] == ["a", "b"]
     last = one('{"choices":[{"index":0,"finish_reason":"length","delta":{"role":"assistant"}}]}')
-    assert last == Piece(finish="length")
+    assert last == Piece(finish="length", choice=True)
 
 
 def test_choices_of_one_event_are_one_piece() -> None:
     piece = one('{"choices":[{"text":"a"},{"index":1,"text":"b","finish_reason":"stop"}]}')
-    assert piece == Piece(text="ab", finish="stop")
+    assert piece == Piece(text="ab", finish="stop", choice=True)
 
 
 def test_an_error_inside_a_stream_of_status_200_is_an_error() -> None:
@@ -139,7 +144,8 @@ def test_an_error_inside_a_stream_of_status_200_is_an_error() -> None:
 
 def test_an_answer_that_the_server_gave_up_is_an_error() -> None:
     text = one('{"choices":[{"text":"a","finish_reason":"abort"}]}')
-    assert text == Piece("a", finish="abort", error="the server aborted the request")
+    said = "the server aborted the request"
+    assert text == Piece("a", finish="abort", error=said, choice=True)
     assert one('{"choices":[{"delta":{},"finish_reason":"abort"}]}').error is not None
 
 
