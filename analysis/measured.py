@@ -22,7 +22,7 @@ from servescope.analysis.intervals import SECTIONS, fewest, of_mean, of_quantile
 from servescope.analysis.metrics import ANSWERED, CHUNK_IS_TOKEN, METRICS, QUANTILES, of_call
 from servescope.analysis.sample import Floats, Ints, Sample
 from servescope.traces.run import Run
-from servescope.traces.schema import require
+from servescope.traces.schema import SCHEMA, require
 from servescope.traces.trace import Trace
 
 BATCH_CALLS = 10_000
@@ -193,6 +193,31 @@ class Measured:
             counts = batch.filter(col("row") < len(share))
             share[counts["row"].to_numpy()] = fluidity(counts, first_s, gap_s).to_numpy()
         return pl.Series("fluidity", share[self.calls["row"].to_numpy()]).fill_nan(None)
+
+    def chunks(self, of: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Read the moments of chunks of calls, some thousands of calls at a time, in no order.
+
+        `of` says which calls by `row`; its other columns stand beside chunk_s, chunk_tokens and
+        empty_s, which are null where the run holds none.
+        """
+        names = self.rows.collect_schema().names()
+        lists = [
+            col(name) if name in names else pl.lit(None, SCHEMA[name]).alias(name)
+            for name in (*_LISTS, "empty_s")
+        ]
+        rows = self.rows.with_row_index("row").select("row", *lists)
+        for batch in rows.collect_batches(chunk_size=BATCH_CALLS, maintain_order=False):
+            yield batch.join(of, on="row")
+
+    def pooled(self, values: pl.Expr, of: pl.DataFrame) -> Sample:
+        """Return what a list made of the chunks of each call holds, of all calls of `of` pooled.
+
+        It is exact up to some millions of values, as the gaps of the run's own metrics are.
+        """
+        tally = _Tally(1)
+        for batch in self.chunks(of):
+            tally.add(batch.select(block=pl.lit(0, pl.Int64), value=values))
+        return tally.sample()
 
     def where(self, chosen: pl.Expr) -> Measured:
         """Return the measurements of some of the calls."""

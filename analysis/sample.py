@@ -7,6 +7,7 @@ computed from a sample costs what its distinct values cost.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,25 @@ class Sample:
         """Return the mean; None of nothing."""
         return float(np.average(self.values, weights=self.weights)) if len(self) else None
 
+    def sum(self) -> float:
+        """Return the sum; 0 of nothing."""
+        return float(np.dot(self.values, self.weights))
+
+    def std(self, *, of_sample: bool = False) -> float | None:
+        """Return the standard deviation: the population's, or the sample's estimate of it.
+
+        None of nothing, and the estimate of one value.
+        """
+        count = len(self)
+        if count <= of_sample:
+            return None
+        off = self.values - np.average(self.values, weights=self.weights)
+        return float(np.sqrt(np.dot(off * off, self.weights) / (count - of_sample)))
+
+    def min(self) -> float | None:
+        """Return the smallest value; None of nothing."""
+        return float(self.values[0]) if len(self.values) else None
+
     def max(self) -> float | None:
         """Return the largest value; None of nothing."""
         return float(self.values[-1]) if len(self.values) else None
@@ -67,6 +87,28 @@ class Sample:
     def quantile(self, q: float) -> float | None:
         """Return the smallest value with at least the share q at or below it; None of nothing."""
         return _quantile(self.values, self.weights, q) if len(self) else None
+
+    def percentile(
+        self, percent: float, method: Literal["linear", "lower", "order"] = "linear"
+    ) -> float | None:
+        """Return a percentile as other tools take it; None of nothing.
+
+        `linear` (numpy's and pandas' default) interpolates between the two values around the place
+        percent / 100 of the way from the first to the last, `lower` takes the one below it, and
+        `order` is the order statistic of `quantile`.
+        """
+        if not len(self):
+            return None
+        if method == "order":
+            return self.quantile(percent / 100)
+        place = (len(self) - 1) * (percent / 100)
+        below = int(place)
+        upto = np.cumsum(self.weights)
+        low, high = (
+            float(self.values[np.searchsorted(upto, min(rank, len(self) - 1), side="right")])
+            for rank in (below, below + 1)
+        )
+        return low if method == "lower" else low + (place - below) * (high - low)
 
     def share_above(self, value: float) -> float | None:
         """Return the share of values above `value`; None of nothing."""

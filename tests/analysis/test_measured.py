@@ -108,3 +108,22 @@ def test_nothing_has_a_row_for_every_metric_and_no_value(a_run: MakeRun) -> None
     assert run.summary["metric"].to_list() == list(METRICS)
     assert set(run.summary["n"]) == {0}
     assert all(isinstance(sample, Sample) for sample in run.distributions.values())
+
+
+def test_what_is_made_of_chunks_is_pooled_over_the_calls_that_are_asked_for(
+    call: Make, a_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measured, "BATCH_CALLS", 2)
+    rows = [call(str(n), float(n), n + 1.0, n + 1.5, empty_s=[n + 0.5]) for n in range(5)]
+    run = Measured.of(a_run(rows))
+    asked = run.calls.filter(pl.col("call_id").is_in(["1", "4"])).select("row", "due_s")
+    since = run.pooled((pl.col("chunk_s") - pl.col("due_s")).list.slice(0, 1), asked)
+    assert since.values.tolist() == [1.0, 1.0]
+    assert run.pooled(pl.col("empty_s"), asked).values.tolist() == [1.5, 4.5]
+
+
+def test_a_run_of_before_empty_chunks_were_kept_has_none(call: Make) -> None:
+    rows = frame_of_rows([call("a", 0.0, 1.0)]).drop("empty_s")
+    run = Measured(rows.lazy())
+    assert len(run.pooled(pl.col("empty_s"), run.calls.select("row"))) == 0
+    assert run.sample("ttft").values.tolist() == [1.0]

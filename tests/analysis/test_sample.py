@@ -44,12 +44,40 @@ def test_a_quantile_is_the_smallest_value_with_its_share_at_or_below() -> None:
     assert Sample.of([3, 1, 2]).share_above(1) == pytest.approx(2 / 3)
 
 
+@given(VALUES, st.sampled_from((0, 1, 25, 50, 90, 99, 99.9, 100)))
+def test_percentiles_and_deviations_are_those_of_numpy(
+    rows: list[tuple[float, int, int]], percent: float
+) -> None:
+    values, _, weights = (np.array(column) for column in zip(*rows, strict=True))
+    sample, written_out = Sample.of(values, weights=weights), values.repeat(weights)
+    close = {"rel": 1e-9, "abs": 1e-6}
+    assert sample.percentile(percent) == pytest.approx(np.percentile(written_out, percent), **close)
+    assert sample.percentile(percent, "lower") == np.percentile(
+        written_out, percent, method="lower"
+    )
+    assert sample.percentile(percent, "order") in written_out
+    assert sample.std() == pytest.approx(written_out.std(), **close)
+    if len(written_out) > 1:
+        assert sample.std(of_sample=True) == pytest.approx(written_out.std(ddof=1), **close)
+    assert (sample.min(), sample.sum()) == (
+        written_out.min(),
+        pytest.approx(written_out.sum(), **close),
+    )
+
+
+def test_one_value_says_nothing_of_how_others_would_spread() -> None:
+    assert Sample.of([3.0]).std() == 0
+    assert Sample.of([3.0]).std(of_sample=True) is None
+
+
 def test_nothing_has_no_statistic() -> None:
     nothing = Sample.of([])
     assert len(nothing) == 0
     assert (
         nothing.mean() is nothing.max() is nothing.quantile(0.5) is nothing.share_above(0) is None
     )
+    assert nothing.min() is nothing.std() is nothing.percentile(50) is None
+    assert nothing.sum() == 0
 
 
 @pytest.mark.parametrize(("values", "block"), [([float("nan")], None), ([1.0], [2])])
