@@ -194,19 +194,26 @@ class Measured:
             share[counts["row"].to_numpy()] = fluidity(counts, first_s, gap_s).to_numpy()
         return pl.Series("fluidity", share[self.calls["row"].to_numpy()]).fill_nan(None)
 
-    def chunks(self, of: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        """Read the moments of chunks of calls, some thousands of calls at a time, in no order.
+    def lists(self, *beside: str) -> pl.LazyFrame:
+        """Return chunk_s, chunk_tokens and empty_s by `row`, and the columns that are asked beside.
 
-        `of` says which calls by `row`; its other columns stand beside chunk_s, chunk_tokens and
-        empty_s, which are null where the run holds none.
+        They are null where the run holds none; no call is left out.
         """
         names = self.rows.collect_schema().names()
-        lists = [
-            col(name) if name in names else pl.lit(None, SCHEMA[name]).alias(name)
-            for name in (*_LISTS, "empty_s")
-        ]
-        rows = self.rows.with_row_index("row").select("row", *lists)
-        for batch in rows.collect_batches(chunk_size=BATCH_CALLS, maintain_order=False):
+        return self.rows.with_row_index("row").select(
+            "row",
+            *(
+                col(name) if name in names else pl.lit(None, SCHEMA[name]).alias(name)
+                for name in (*_LISTS, "empty_s", *beside)
+            ),
+        )
+
+    def chunks(self, of: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Read the lists of calls, some thousands of calls at a time, in no order.
+
+        `of` says which calls by `row`; its other columns stand beside the lists.
+        """
+        for batch in self.lists().collect_batches(chunk_size=BATCH_CALLS, maintain_order=False):
             yield batch.join(of, on="row")
 
     def pooled(self, values: pl.Expr, of: pl.DataFrame) -> Sample:
