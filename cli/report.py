@@ -36,6 +36,14 @@ def report(
         Literal["svg", "png", "pdf"], typer.Option("--figure-format", help="Of --figures.")
     ] = "svg",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    metric_profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric-profile",
+            help="Also compute the runs by the definitions of another tool: vllm, sglang, aiperf,"
+            " guidellm, inference-perf, mlperf or llmperf. May be given several times.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML page of a run, or of several runs compared.
@@ -43,13 +51,17 @@ def report(
     Example:  servescope report runs/a runs/b --slo 'ttft<2s,stall<100ms' -o report.html
 
     Example:  servescope report runs/a --markdown report.md --figures figures --figure-format png
+
+    Example:  servescope report runs/a --metric-profile vllm --metric-profile aiperf
     """
+    from servescope.analysis.profiles import named
     from servescope.reports import exports, render, story_of, write
     from servescope.traces import Run
 
+    profiles = [named(name) for name in dict.fromkeys(metric_profile or ())]
     opened = trimmed([Run.open(path) for path in runs], trim)
     asked = slo or opened[0].info.slo
-    story = story_of(opened, read_slo(asked))
+    story = story_of(opened, read_slo(asked), profiles)
     page = out or Path("report.html")
     made = write(story, page, overwrite=overwrite)
     console.say(f"Report: {page}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from servescope.analysis.comparison import compare
+from servescope.analysis.profiles import Profile
 from servescope.analysis.slo import SLO
 from servescope.reports import render
 from servescope.reports.blocks import Section
@@ -16,21 +17,26 @@ from servescope.traces.plugins import installed
 from servescope.traces.run import Run
 
 
-def story_of(systems: Sequence[Run | Sequence[Run]], slo: SLO | None = None) -> Story:
+def story_of(
+    systems: Sequence[Run | Sequence[Run]],
+    slo: SLO | None = None,
+    profiles: Sequence[Profile] = (),
+) -> Story:
     """Make the story of one run, or of systems that ran one plan; the first is the baseline.
 
     A system is a run or its repeats. Those that cannot be compared are told side by side, and
-    `refused` of the story says why.
+    `refused` of the story says why. `profiles` are told beside our own numbers.
     """
     if not systems:
         raise InputError("There is no run to report.", "Name one or more.")
     runs = tuple(system if isinstance(system, Run) else system[0] for system in systems)
+    asked = tuple(profiles)
     if len(systems) == 1:
-        return Story(runs, slo)
+        return Story(runs, slo, profiles=asked)
     try:
-        return Story(runs, slo, compare(systems, slo))
+        return Story(runs, slo, compare(systems, slo), profiles=asked)
     except InputError as error:
-        return Story(runs, slo, refused=error)
+        return Story(runs, slo, refused=error, profiles=asked)
 
 
 def sections_of(story: Story) -> list[Section]:

@@ -11,6 +11,7 @@ from servescope.analysis import servers
 from servescope.analysis.comparison import Comparison
 from servescope.analysis.measured import Measured
 from servescope.analysis.pairing import names_of
+from servescope.analysis.profiles import Profile, Seen
 from servescope.analysis.sample import Sample
 from servescope.analysis.slo import SLO
 from servescope.analysis.totals import Whole
@@ -23,12 +24,14 @@ class Story:
     """What a report tells: one run, or several and how they compare, and the SLO they are held to.
 
     Of a system that was run several times, `runs` holds the first; the comparison is of all.
+    `profiles` are other tools whose definitions are asked for beside ours.
     """
 
     runs: tuple[Run, ...]
     slo: SLO | None = None
     comparison: Comparison | None = None
     refused: InputError | None = None  # why runs were not compared
+    profiles: tuple[Profile, ...] = ()
 
     @property
     def title(self) -> str:
@@ -64,6 +67,11 @@ class Story:
         """Values of a metric in each run that has any, by name."""
         found = {name: each.distributions[metric] for name, each in self.measured.items()}
         return {name: sample for name, sample in found.items() if len(sample)}
+
+    @cached_property
+    def seen(self) -> dict[str, Seen]:
+        """Each run as the client of another tool would have met it, by name."""
+        return {name: Seen(self.measured[name], run, self.slo) for name, run in self.named.items()}
 
     @cached_property
     def servers(self) -> dict[str, pl.DataFrame]:

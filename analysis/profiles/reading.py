@@ -19,6 +19,7 @@ from servescope.analysis.profiles.seen import Seen
 from servescope.analysis.sample import Sample
 from servescope.analysis.slo import SLO
 
+_KEPT = ("row", "start_s", "first_answer_s", "last_token_s", "end_s", "output_tokens")
 NOTHING = "no call has one"
 NO_TIME = "no time passed"
 NO_EMPTIES = (
@@ -37,7 +38,7 @@ class Reading:
 
     @cached_property
     def answered(self) -> pl.DataFrame:
-        """The calls that the tool takes for answered, with its quantities of calls by name."""
+        """The calls that the tool takes for answered: `_KEPT`, and its quantities by name."""
         made, unknown = {}, {}
         for name, quantity in self._quantities.items():
             known = quantity.expr
@@ -47,8 +48,13 @@ class Reading:
                 known = pl.when(~lost).then(known)
             if quantity.per == "call":
                 made[name] = known
+            if quantity.weight is not None:
+                made[_weight(name)] = quantity.weight
+            if quantity.zeros is not None:
+                made[_zeros(name)] = quantity.zeros
         counts = self.profile.counts(self.seen).fill_null(False)
-        return self.seen.calls.filter(counts).with_columns(**made, **unknown)
+        kept = [name for name in _KEPT if name not in made]
+        return self.seen.calls.filter(counts).select(*kept, **made, **unknown)
 
     @cached_property
     def _quantities(self) -> dict[str, Quantity]:
@@ -95,18 +101,17 @@ class Reading:
             lost = int(calls[_unknown(name)].sum())
             calls = calls.filter(~col(_unknown(name)))
         if quantity.per == "gap":
-            return self._gaps(quantity, calls), lost
-        weight = pl.lit(1) if quantity.weight is None else quantity.weight
+            return self._gaps(name, calls), lost
+        weight = pl.lit(1) if quantity.weight is None else col(_weight(name))
         table = calls.select(value=col(name).cast(pl.Float64), weight=weight.cast(pl.Int64))
         known = table.drop_nulls().filter((col("weight") > 0) & col("value").is_finite())
         return Sample.of(known["value"].to_numpy(), weights=known["weight"].to_numpy()), lost
 
-    def _gaps(self, quantity: Quantity, calls: pl.DataFrame) -> Sample:
+    def _gaps(self, name: str, calls: pl.DataFrame) -> Sample:
+        quantity = self._quantities[name]
         of = calls.select("row", *quantity.needs)
         pooled = self.seen.measured.pooled(quantity.expr, of)
-        zeros = 0
-        if quantity.zeros is not None:
-            zeros = int(calls.select(quantity.zeros.sum()).item() or 0)
+        zeros = int(calls[_zeros(name)].sum()) if quantity.zeros is not None else 0
         if not zeros:
             return pooled
         return Sample.of(
@@ -203,3 +208,11 @@ def bounds_of(slo: SLO | None) -> tuple[dict[str, float] | None, str]:
 
 def _unknown(name: str) -> str:
     return f"{name} is unknown"
+
+
+def _weight(name: str) -> str:
+    return f"weight of {name}"
+
+
+def _zeros(name: str) -> str:
+    return f"zeros of {name}"

@@ -15,6 +15,7 @@ from servescope.analysis.measured import Measured
 from servescope.analysis.metrics import CHUNK_IS_TOKEN, CHUNKS_ARE_COUNTED
 from servescope.analysis.slo import SLO
 from servescope.traces.run import Run
+from servescope.traces.schema import SCHEMA
 from servescope.traces.status import MISCOUNTED, NOT_SENT, OK, SERVER, TRUNCATED
 
 # Answers of status 200 whose stream was read to its end. Most clients take them for successes,
@@ -36,6 +37,11 @@ def _count(moments: pl.Expr) -> pl.Expr:
     return moments.list.sum().fill_null(0).cast(pl.Int64)
 
 
+_OF_CALLS = (
+    "call_id", "status", "error", "finish_reason", "due_s", "admitted_s", "dispatched_s", "sent_s",
+    "first_token_s", "first_answer_s", "last_token_s", "end_s", "input_tokens", "output_tokens",
+    "reasoning_tokens",
+)  # fmt: skip
 _OF_LISTS = {
     "empties": _EMPTIES.list.len(),
     "first_empty_s": _EMPTIES.list.first(),
@@ -115,12 +121,22 @@ class Seen:
 
     @cached_property
     def calls(self) -> pl.DataFrame:
-        """One row a call that was sent, in the order of due times: what `Measured.calls` holds.
+        """One row a call that was sent, in the order of due times: the columns of `_OF_CALLS`.
 
         Besides: start_s (the client turned to it), counted (output_tokens is the server's count),
         planned_input_tokens and planned_output_tokens, and what `_OF_LISTS` names.
         """
-        calls = self.measured.calls.filter(col("status").ne_missing(NOT_SENT))
+        all_calls = self.measured.calls
+        calls = all_calls.filter(col("status").ne_missing(NOT_SENT)).select(
+            "row",
+            "chunks",
+            *(
+                (col(name) if name in all_calls.columns else pl.lit(None))
+                .cast(SCHEMA[name])
+                .alias(name)
+                for name in _OF_CALLS
+            ),
+        )
         lists = self.measured.lists("first_answer_s", "output_tokens").select("row", **_OF_LISTS)
         calls = calls.join(lists.collect(engine="streaming"), on="row", maintain_order="left")
         # as many tokens as chunks may be chunks that were counted for want of usage

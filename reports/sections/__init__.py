@@ -11,6 +11,7 @@ from servescope.reports.sections.groups import groups
 from servescope.reports.sections.latencies import latencies
 from servescope.reports.sections.objectives import objectives
 from servescope.reports.sections.pictures import pictures
+from servescope.reports.sections.profiles import profiles
 from servescope.reports.sections.programs import programs
 from servescope.reports.sections.provenance import provenance
 from servescope.reports.sections.server import server
@@ -29,6 +30,7 @@ SECTIONS: dict[str, Callable[[Story], Section | None]] = {
     "programs": programs,
     "groups": groups,
     "latencies": latencies,
+    "profiles": profiles,
     "server": server,
     "steadiness": steadiness,
     "fidelity": fidelity,

@@ -164,6 +164,21 @@ def test_report_writes_a_page_and_its_numbers_beside_it(
     assert cli("report", demo / "sarathi", "-o", out, "--overwrite").code == 0
 
 
+def test_report_tells_a_run_by_the_definitions_of_other_tools(
+    cli: Cli, demo: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "page.html"
+    asked = ["--metric-profile", "vllm", "--metric-profile", "guidellm"]
+    assert cli("report", demo / "sarathi", "-o", out, *asked).code == 0
+    told = json.loads(out.with_suffix(".json").read_text())["sections"]["profiles"]
+    fields = {row["field"] for block in told if "rows" in block for row in block["rows"]}
+    assert {"mean_ttft_ms", "request_totals.successful"} <= fields
+    ended = cli("report", demo / "sarathi", "-o", tmp_path / "b.html", "--metric-profile", "wrk")
+    assert ended.code == 2
+    assert "There is no metric profile 'wrk'. Known: vllm, sglang, aiperf" in ended.err
+    assert not (tmp_path / "b.html").exists()
+
+
 def test_an_invalid_run_fails_the_gate(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
