@@ -199,8 +199,12 @@ class Measured:
 
         They are null where the run holds none; no call is left out.
         """
-        names = self.rows.collect_schema().names()
-        return self.rows.with_row_index("row").select(
+        return self._lists(self.rows.with_row_index("row"), *beside)
+
+    @staticmethod
+    def _lists(rows: pl.LazyFrame, *beside: str) -> pl.LazyFrame:
+        names = rows.collect_schema().names()
+        return rows.select(
             "row",
             *(
                 col(name) if name in names else pl.lit(None, SCHEMA[name]).alias(name)
@@ -215,6 +219,17 @@ class Measured:
         """
         for batch in self.lists().collect_batches(chunk_size=BATCH_CALLS, maintain_order=False):
             yield batch.join(of, on="row")
+
+    def chunks_in_order(self, of: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Read the lists of calls as `chunks` does, in the order of `of`."""
+        for part in of.iter_slices(BATCH_CALLS):
+            at = part["row"].to_numpy()
+            # calls that are due after each other end near each other, so this is a stretch of rows
+            first, count = int(at.min()), int(at.max() - at.min()) + 1
+            near = self.rows.slice(first, count).with_row_index("row", offset=first)
+            rows = self._lists(near).filter(col("row").is_in(part["row"].implode()))
+            lists = rows.collect(engine="streaming")
+            yield part.join(lists, on="row", how="left", maintain_order="left")
 
     def pooled(self, values: pl.Expr, of: pl.DataFrame) -> Sample:
         """Return what a list made of the chunks of each call holds, of all calls of `of` pooled.

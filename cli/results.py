@@ -1,21 +1,24 @@
-"""`servescope results`: what other benchmark tools measured, as runs."""
+"""`servescope results`: what other benchmark tools measured as runs, and runs as their files."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from servescope.cli import console
-from servescope.cli.options import Json, Out, run_directory
+from servescope.cli.options import Json, Out, Slo, run_directory
+from servescope.cli.options import slo as read_slo
 
 if TYPE_CHECKING:
     from servescope.traces import Run
     from servescope.traces.results import Result
 
-app = typer.Typer(no_args_is_help=True, help="Import what other benchmark tools measured.")
+app = typer.Typer(
+    no_args_is_help=True, help="Import what other benchmark tools measured, and write runs as their files."
+)
 
 _UNTOLD = ("profile_export", "benchmarks")  # names that a tool gives to every file
 
@@ -107,3 +110,40 @@ def _folders(found: list[Result]) -> list[str]:
         name if name and names.count(name) == 1 else f"{name}-{number}".lstrip("-")
         for number, name in enumerate(names, start=1)
     ]
+
+
+@app.command("export")
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    to: Annotated[
+        Literal["vllm"],
+        typer.Option("--to", help="Whose file: what `vllm bench serve --save-detailed` writes."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
+    slo: Slo = None,
+    percentile_metrics: Annotated[
+        str,
+        typer.Option(
+            "--percentile-metrics",
+            help="Whose statistics to tell: ttft, tpot, itl, e2el, client_queue_time,"
+            " e2el_including_client_queue.",
+        ),
+    ] = "ttft,tpot,itl",
+    metric_percentiles: Annotated[
+        str, typer.Option("--metric-percentiles", help="Which percentiles, e.g. 50,90,99.")
+    ] = "99",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a run as the result file of another tool, computed by that tool's definitions.
+
+    Example:  servescope results export runs/a --to vllm -o result.json
+    """
+    from servescope.reports import vllm_result
+    from servescope.traces import Run
+
+    asked = vllm_result.Asked.parse(percentile_metrics, metric_percentiles)
+    opened = Run.open(run)
+    bounds = read_slo(slo or opened.info.slo)
+    for doubt in vllm_result.write(opened, out, slo=bounds, asked=asked, overwrite=overwrite):
+        console.doubt(doubt)
+    console.say(f"Result: {out}")

@@ -35,7 +35,8 @@ def moments(seen: Seen) -> pl.Expr:
     return streams.CHUNKS_AND_EMPTIES_BETWEEN if seen.chat else streams.ALL_CHUNKS
 
 
-def _first(seen: Seen) -> pl.Expr:
+def first(seen: Seen) -> pl.Expr:
+    """Return the first moment that it stamps."""
     if seen.chat:
         return col("first_token_s")
     return pl.min_horizontal("first_token_s", "first_empty_s")
@@ -46,14 +47,14 @@ def _last(seen: Seen) -> pl.Expr:
 
 
 def _counts(seen: Seen) -> pl.Expr:
-    return col("status").is_in(streams.STREAMED) & _first(seen).is_not_null()
+    return col("status").is_in(streams.STREAMED) & first(seen).is_not_null()
 
 
 def _quantities(seen: Seen) -> dict[str, Quantity]:
     unknown, why = ~col("counted"), streams.NO_USAGE
-    tokens, span = col("output_tokens"), _last(seen) - _first(seen)
+    tokens, span = col("output_tokens"), _last(seen) - first(seen)
     return {
-        "ttft": Quantity(expr=_first(seen) - col("start_s")),
+        "ttft": Quantity(expr=first(seen) - col("start_s")),
         "tpot": Quantity(
             expr=pl.when(tokens > 1).then(span / (tokens - 1)), unknown=unknown, why=why
         ),
