@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from servescope.traces.results import Result
 
 app = typer.Typer(
-    no_args_is_help=True, help="Import what other benchmark tools measured, and write runs as their files."
+    no_args_is_help=True,
+    help="Import what other benchmark tools measured, and write runs as their files.",
 )
 
 _UNTOLD = ("profile_export", "benchmarks")  # names that a tool gives to every file

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from servescope.analysis.arrivals import PROCESSES
 from servescope.analysis.metrics import METRICS
+from servescope.analysis.profiles import PROFILES
 from servescope.cli.main import app
 from servescope.engine import SYSTEMS, gpus, models
 from servescope.engine.systems import make_system
@@ -75,6 +76,23 @@ def load_script(path: Path) -> ModuleType:
 def test_the_page_of_the_command_line_is_fresh() -> None:
     script = load_script(DOCS / "cli_reference.py")
     assert text_of("reference/cli.md") == script.page(), "run: python docs/cli_reference.py"
+
+
+def test_the_page_of_metric_profiles_is_fresh_and_has_every_field() -> None:
+    script = load_script(DOCS / "profile_reference.py")
+    page = text_of("reference/metric-profiles.md")
+    assert page == script.page(), "run: python docs/profile_reference.py"
+    fields = {field.name for profile in PROFILES.values() for field in profile.fields}
+    assert fields <= names(page)
+
+
+def test_every_profile_stands_in_every_comparison_of_definitions() -> None:
+    tables = text_of("explanation/definitions.md").split("## ")
+    for title, _, text in (part.partition("\n") for part in tables[2:-1]):
+        tools = {profile.version.split()[0] for profile in PROFILES.values()}
+        known = {"0.1.0": "MLPerf", "the": "LLMPerf"}
+        missing = {known.get(tool, tool) for tool in tools} - set(re.findall(r"[\w-]+", text))
+        assert not missing, f"{title}: {missing}"
 
 
 def leaves(command: Any = COMMAND, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -199,6 +217,7 @@ def test_every_plug_in_point_is_in_the_table_and_has_a_page_with_its_entry_point
         ("reference/experiment.md", {*SYSTEMS, *endpoints.BUILT_IN}),
         ("reference/dialects.md", set(endpoints.BUILT_IN)),
         ("how-to/simulate-without-a-gpu.md", set(SYSTEMS)),
+        ("reference/metric-profiles.md", set(PROFILES)),
     ],
 )
 def test_what_is_built_in_is_listed(page: str, known: set[str]) -> None:

@@ -604,3 +604,64 @@ def test_a_profile_that_does_not_exist_names_those_that_do() -> None:
     with pytest.raises(InputError, match="no metric profile 'wrk'") as error:
         named("wrk")
     assert all(name in str(error.value) for name in PROFILES)
+
+
+# --- the worked example ---------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "definitions.md"
+NONE = "\N{EN DASH}"
+IN_MS = {"ms": 1.0, "s": 1e3, "s/token": 1e3, "ns": 1e-6}
+OURS = {
+    "TTFT mean": ("ttft", "mean"),
+    "TPOT mean": ("tpot", "mean"),
+    "TBT p50": ("tbt", "p50"),
+    "ICL p50": ("icl", "p50"),
+    "Normalised latency mean": ("norm", "mean"),
+}
+
+
+def example(per_chunk: int) -> Measured:
+    """A hundred tokens, the first after 1 s and one every 20 ms, so many to a chunk."""
+    made = [1.0 + 0.02 * number for number in range(100)]
+    chunks = made[per_chunk - 1 :: per_chunk]
+    row = {
+        "call_id": "a", "program_id": "a", "status": "ok", "due_s": 0.0, "admitted_s": 0.0,
+        "dispatched_s": 0.0, "sent_s": 0.0, "first_token_s": chunks[0],
+        "first_answer_s": chunks[0], "last_token_s": chunks[-1], "end_s": chunks[-1],
+        "input_tokens": 10, "output_tokens": 100, "chunk_s": chunks, "empty_s": [],
+    }  # fmt: skip
+    return Measured(frame_of_rows([row]).lazy())
+
+
+def number(whose: str, name: str, run: Measured) -> str:
+    if whose == "ours":
+        metric, statistic = OURS[name]
+        sample = run.sample(metric)
+        value = sample.mean() if statistic == "mean" else sample.quantile(0.5)
+        scale = 1e3
+    else:
+        reading = Reading(named(whose), Seen(run))
+        (field,) = (field for field in reading.profile.fields if field.name == name)
+        value, scale = reading.of(field).value, IN_MS[field.unit]
+    return NONE if value is None else f"{value * scale:.1f} ms"
+
+
+def test_the_worked_example_of_the_manual_is_what_the_code_computes() -> None:
+    rows = [
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in PAGE.read_text().splitlines()
+        if line.endswith(("ms |", f"{NONE} |"))
+    ]
+    told = [row for row in rows if row[0] in (*PROFILES, "ours") and len(row) == 4]
+    runs = (example(1), example(4))
+    assert told == [
+        [whose, name, *(number(whose, name, run) for run in runs)] for whose, name, *_ in told
+    ]
+    assert {row[0] for row in told} == {*PROFILES, "ours"}
+    found = {row[1]: row[2:] for row in told}
+    # what peers' own pages and threads say of it
+    assert found["mean_tpot_ms"][0] == "20.0 ms"
+    assert found["time_per_output_token_ms.successful.mean"] == ["29.8 ms", "29.8 ms"]
+    assert found["inter_token_latency_s.mean"][0] == "29.8 ms"
+    assert found["median_itl_ms"][1] == "80.0 ms"
+    assert found["latency.inter_token_latency.median"][1] == "0.0 ms"
