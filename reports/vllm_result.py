@@ -185,7 +185,9 @@ def _slots(experiment: dict[str, Any]) -> int | None:
     return slots
 
 
-def _date(started: str) -> str:
+def _date(started: str | None) -> str | None:
+    if started is None:
+        return None
     try:
         return datetime.fromisoformat(started).strftime("%Y%m%d-%H%M%S")
     except ValueError:
