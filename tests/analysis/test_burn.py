@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servescope.analysis import SLO, Measured
@@ -90,6 +90,7 @@ def test_few_programs_are_few_sections_and_none_are_none(call: Make) -> None:
     assert worst(()) is None
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.floats(0.01, 10), min_size=5, max_size=60), st.sampled_from([0.5, 2.0]),
     st.floats(0.05, 5),

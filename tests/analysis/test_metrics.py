@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servescope.analysis import METRICS, Measured
@@ -263,6 +263,7 @@ def streams(
     return Measured(frame_of_rows(rows).lazy())
 
 
+@settings(max_examples=25)
 @given(STREAMS, st.sampled_from([0.5, 2.0, 8.0]))
 def test_in_another_unit_of_time_every_latency_is_the_same_in_that_unit(
     call: Make, gaps: list[list[int]], stretch: float
@@ -274,6 +275,7 @@ def test_in_another_unit_of_time_every_latency_is_the_same_in_that_unit(
         assert after.sample(name).values == pytest.approx(expected, abs=1e-9), name
 
 
+@settings(max_examples=25)
 @given(STREAMS, st.sampled_from([-64.0, 1024.0]))
 def test_no_latency_depends_on_when_a_run_was(
     call: Make, gaps: list[list[int]], later: float
@@ -287,6 +289,7 @@ LONGER = ("ttft", "ttft_due", "ttfo", "ttfo_due", "queue", "e2e", "e2e_due", "no
           "jct", "jct_sent", "jct_prefill")  # fmt: skip
 
 
+@settings(max_examples=25)
 @given(STREAMS, st.sampled_from([0.125, 1.0]))
 def test_an_answer_that_comes_later_is_never_quicker_and_its_pace_the_same(
     call: Make, gaps: list[list[int]], delay: float

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import BARE, CHAT, DONE, ROLE, STOP, Streams, content, delta, run_of, text, usage
 
@@ -540,6 +540,7 @@ def rows_of(drawn: list[tuple[int, list[int]]], k: float) -> pl.DataFrame:
     return frame_of_rows(rows)
 
 
+@settings(max_examples=15)
 @given(STREAMS, st.sampled_from((0.25, 2.0, 8.0)))
 def test_if_all_takes_k_times_as_long_every_number_says_so(
     drawn: list[tuple[int, list[int]]], k: float

@@ -65,8 +65,8 @@ def test_what_the_tool_would_have_done_otherwise_is_said_once(section: Section) 
 
 
 def test_it_is_on_the_page_in_the_json_in_markdown_and_in_csv(story: Story, tmp_path: Path) -> None:
-    page = write(story, tmp_path / "r.html")
-    made = sections_of(story)
+    page = tmp_path / "r.html"
+    made = write(story, page)
     assert "mean_ttft_ms" in page.read_text()
     told = json.loads(page.with_suffix(".json").read_text())["sections"]["profiles"]
     rows = [row for block in told if block["kind"] == "table" for row in block["rows"]]

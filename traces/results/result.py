@@ -195,7 +195,8 @@ def _check(calls: pl.DataFrame, where: str) -> None:
     for name in (*MOMENTS, "observed_queue_s"):
         if name not in calls.columns or name == "deadline_s":
             continue
-        values = pl.col(name).explode() if name == "chunk_s" else pl.col(name)
+        each = pl.col(name)
+        values = each.explode() if calls.schema[name].is_nested() else each
         if not calls.select(values.is_finite().fill_null(True).all()).item():
             raise BadRow(f"{where} has a {name} that is no number.", MEND)
     chunks = pl.col("chunk_s").list

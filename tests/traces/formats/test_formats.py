@@ -93,8 +93,8 @@ def test_the_packing_of_a_file_changes_nothing_in_it(
         b"Timestamp,Model,Request tokens,Response tokens,Log Type\n\n\n",
         "Timestamp,Mod\u00e8le\n1,2\n".encode("latin-1"),
         b"a, a\n1,2\n",
-        gzip.compress(b""),
-        gzip.compress(b"TIMESTAMP,ContextTokens,GeneratedTokens\n" * 9)[:-9],
+        gzip.compress(b"", mtime=0),
+        gzip.compress(b"TIMESTAMP,ContextTokens,GeneratedTokens\n" * 9, mtime=0)[:-9],
         b"\x1f\x8b\x00\x00",
     ],
 )
