@@ -9,12 +9,14 @@ CODE := $(ROOMS) tests benchmarks examples
 demo: .venv/core
 	$(BIN)/servescope demo
 
-# What is pure runs on all cores; what times itself, or starts servers, has the machine to itself.
+# What measures time, or is interrupted, has the machine to itself; all else runs on all cores.
+TIMED := $(addprefix tests/loadgen/test_,real_traces.py runner.py calibrate.py resume.py crew.py worker.py) \
+	tests/cli/test_interrupt.py
+
 test: .venv/dev
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal --cov --cov-report= \
-		tests --ignore tests/loadgen --ignore tests/cli --ignore tests/engine
-	$(BIN)/python -m pytest --cov --cov-append --cov-report=term --cov-fail-under=90 \
-		tests/loadgen tests/cli tests/engine
+		tests $(TIMED:%=--ignore %)
+	$(BIN)/python -m pytest --cov --cov-append --cov-report=term --cov-fail-under=90 $(TIMED)
 
 check: format lint types contract test docs
 
