@@ -171,7 +171,7 @@ def _of(sample: Sample, statistic: Statistic) -> float | None:
 def _of_blocks(sample: Sample, statistic: Statistic) -> Floats:
     if statistic == "mean":
         return sample.block_means()
-    return sample.block_quantiles(float(statistic))
+    return np.asarray(sample.block_quantiles(float(statistic))[0], dtype=np.float64)
 
 
 def _t(level: float, sections: int) -> float:

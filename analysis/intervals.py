@@ -8,6 +8,7 @@ says how sure the whole is (batch means and sectioning, Asmussen and Glynn 2007,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,26 +75,36 @@ def of_mean(sample: Sample) -> Interval | None:
 
 
 def of_quantile(sample: Sample, q: float) -> Interval | None:
-    """Return a quantile with its interval; None without sections, or of fewer values than `fewest`.
+    """Return a quantile with its interval, as `of_quantiles` does."""
+    return of_quantiles(sample, (q,))[0]
+
+
+def of_quantiles(sample: Sample, quantiles: Sequence[float]) -> list[Interval | None]:
+    """Return quantiles with their intervals; None without sections, or of fewer than `fewest`.
 
     The wider of two at either end. Sectioning: how much the quantiles of the sections differ from
     that of the whole, on the log scale. And the batch ratio of indicators: how much the share below
     the quantile differs from section to section, as ranks of the whole.
     """
-    estimate = sample.quantile(q)
-    if estimate is None or sample.blocks < 2 or len(sample) < fewest(q):
-        return None
     sizes = sample.sizes()
-    if (sizes == 0).any():
-        return None
-    below = sample.values <= estimate
-    shares = np.bincount(sample.block[below], sample.weights[below], sample.blocks) / sizes
+    if sample.blocks < 2 or (sizes == 0).any():
+        return [None] * len(quantiles)
+    of_blocks = sample.block_quantiles(*quantiles)
+    return [
+        _of_quantile(sample, q, sizes, within) if len(sample) >= fewest(q) else None
+        for q, within in zip(quantiles, of_blocks, strict=True)
+    ]
+
+
+def _of_quantile(sample: Sample, q: float, sizes: Ints, of_blocks: Floats) -> Interval:
+    estimate = sample.quantile(q) or 0.0
+    below = np.searchsorted(sample.values, estimate, side="right")
+    shares = np.bincount(sample.block[:below], sample.weights[:below], sample.blocks) / sizes
     by_rank = reach_of(shares - shares.mean())
     low = sample.quantile(max(q - by_rank, 0.0)) or 0.0
     high = sample.quantile(min(q + by_rank, 1.0)) or estimate
-    quantiles = sample.block_quantiles(q)
-    if estimate > 0 and (quantiles > 0).all():
-        by_value = math.exp(reach_of(np.log(quantiles / estimate), widened=False))
+    if estimate > 0 and (of_blocks > 0).all():
+        by_value = math.exp(reach_of(np.log(of_blocks / estimate), widened=False))
         low, high = min(low, estimate / by_value), max(high, estimate * by_value)
     return Interval(estimate, low, high)
 

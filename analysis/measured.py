@@ -7,9 +7,13 @@ up to some millions of them and right to a twentieth of a percent beyond.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from queue import SimpleQueue
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -18,7 +22,7 @@ from polars import col
 from servescope.analysis.critical_path import with_path
 from servescope.analysis.fluidity import fluidity
 from servescope.analysis.ideal import with_ideal
-from servescope.analysis.intervals import SECTIONS, fewest, of_mean, of_quantile, sections_of
+from servescope.analysis.intervals import SECTIONS, fewest, of_mean, of_quantiles, sections_of
 from servescope.analysis.metrics import ANSWERED, CHUNK_IS_TOKEN, METRICS, QUANTILES, of_call
 from servescope.analysis.sample import Floats, Ints, Sample
 from servescope.traces.run import Run
@@ -27,6 +31,7 @@ from servescope.traces.trace import Trace
 
 BATCH_CALLS = 10_000
 EXACT_VALUES = 4_000_000
+_THREADS = 4  # more have nothing to do: one reads
 # A bucket is a double without its last 42 bits: 1,024 buckets for each power of two, so that its
 # middle is at most a twentieth of a percent off. They reach from 2^-40 s to 2^24 s.
 _DROPPED_BITS, _LOWEST, _HIGHEST = 42, -40, 24
@@ -34,6 +39,7 @@ _BUCKETS = (_HIGHEST - _LOWEST) << 10
 _FIRST_KEY = (1023 + _LOWEST) << 10
 _LISTS = ("chunk_s", "chunk_tokens")
 _NOT_NUMBERS = (*_LISTS, "empty_s", "prefix_blocks")
+_READ = "_read_of_chunks"  # where what is made of the chunks is kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +67,25 @@ class Measured:
         Lists of chunks are left out; `chunks` says how many there were, and `row` where the call
         stands in `rows`. A call of no program is one by itself.
         """
+        return self.asked.with_columns(self._of_chunks)
+
+    @cached_property
+    def asked(self) -> pl.DataFrame:
+        """The calls without what is made of their chunks, which takes the longest to read."""
         names = self.rows.collect_schema().names()
         require(names, "status", "due_s", "program_id")  # one column of each group that is needed
         numbers = [name for name in names if name not in _NOT_NUMBERS]
         made = [
             of_call(metric)
             for metric in METRICS.values()
-            if metric.per == "call" and set(metric.needs) <= set(names)
+            if metric.per == "call"
+            and set(metric.needs) <= set(names)
+            and not set(metric.needs) & set(_LISTS)
         ]
-        # a list becomes numbers while it is read, and is not kept
-        rows = self.rows.with_row_index("row").select(
-            "row", *numbers, *made, chunks=col("chunk_s").list.len()
-        )
         calls = (
-            rows.with_columns(program_id=pl.coalesce("program_id", "call_id"))
+            self.rows.with_row_index("row")
+            .select("row", *numbers, *made)
+            .with_columns(program_id=pl.coalesce("program_id", "call_id"))
             .sort("due_s", "call_id", nulls_last=True)
             .collect(engine="streaming")
         )
@@ -130,7 +141,7 @@ class Measured:
     @cached_property
     def sections(self) -> tuple[pl.DataFrame, int]:
         """The section of each program (program_id, block) and their number; 1 for few programs."""
-        starts = self.calls.group_by("program_id", maintain_order=True).agg(col("due_s").min())
+        starts = self.asked.group_by("program_id", maintain_order=True).agg(col("due_s").min())
         block = sections_of(starts["due_s"].to_numpy())
         if block is None:
             return starts.select("program_id", block=pl.lit(0, dtype=pl.Int64)), 1
@@ -139,16 +150,12 @@ class Measured:
     def _samples(
         self, names: Collection[str], owners: pl.DataFrame, blocks: int
     ) -> dict[str, Sample]:
-        calls, programs = (
-            table.select("program_id")
-            .join(owners, on="program_id", how="left", maintain_order="left")["block"]
-            .fill_null(-1)
-            .to_numpy()
-            for table in (self.calls, self.programs)
-        )
         found = {}
         if any(METRICS[name].per == "gap" for name in names):
-            found = self._gaps(calls, blocks)
+            own = owners is self.sections[0]
+            found = self._gaps if own else self._read(_block_of(self.asked, owners), blocks)
+        found = dict(found)
+        calls, programs = (_block_of(table, owners) for table in (self.calls, self.programs))
         for name in names:
             if name not in found:
                 of_programs = METRICS[name].per == "program"
@@ -168,29 +175,56 @@ class Measured:
             require(table.columns, *metric.needs)
         return table[name].cast(pl.Float64)
 
-    def _gaps(self, block: Ints, blocks: int) -> dict[str, Sample]:
-        block_of = np.full(int(self.calls["row"].max() or 0) + 1, -1, dtype=np.int64)  # type: ignore[arg-type]
-        block_of[self.calls["row"].to_numpy()] = block
-        # where a chunk is a token, a gap between chunks is one between tokens
-        of_both, of_chunks, of_tokens = (_Tally(blocks) for _ in range(3))
-        for batch in self._batches("output_tokens"):
-            here = batch["row"].to_numpy()
-            owned = batch.with_columns(block=block_of[here.clip(0, len(block_of) - 1)])
-            owned = owned.filter((col("row") < len(block_of)) & (col("block") >= 0))
-            same = CHUNK_IS_TOKEN.fill_null(False)
-            of_both.add(owned.filter(same).select("block", value=METRICS["icl"].expr))
-            apart = owned.filter(~same)
-            if apart.height:
-                of_chunks.add(apart.select("block", value=METRICS["icl"].expr))
-                of_tokens.add(apart.select("block", value=METRICS["tbt"].expr))
-        both = of_both.sample()
-        return {"tbt": _joined(both, of_tokens.sample()), "icl": _joined(both, of_chunks.sample())}
+    @cached_property
+    def _gaps(self) -> dict[str, Sample]:
+        """The gaps between chunks and tokens, in the sections of the run's time."""
+        owners, blocks = self.sections
+        return self._read(_block_of(self.asked, owners), blocks)
+
+    @property
+    def _of_chunks(self) -> pl.DataFrame:
+        """What is made of the chunks of each call, in the order of `asked`."""
+        if _READ not in self.__dict__:
+            self._gaps  # noqa: B018  # reads it
+        made: pl.DataFrame = self.__dict__[_READ]
+        return made
+
+    def _read(self, block: Ints, blocks: int) -> dict[str, Sample]:
+        """Read the chunks of all calls, and return the gaps by the block of their call.
+
+        What is made of the chunks of each call is kept with it, so that they are read once.
+        """
+        rows = self.asked["row"].to_numpy().astype(np.int64)
+        place = np.full(int(rows.max()) + 1 if len(rows) else 0, -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        stall = np.full(len(rows), np.nan)
+        count = np.full(len(rows), -1, dtype=np.int64)
+
+        def digest(batch: pl.DataFrame, gaps: _Gaps) -> None:
+            row = batch["row"].to_numpy()
+            at = place[row.clip(0, max(0, len(place) - 1))] if len(place) else row.astype(np.int64)
+            chosen = (row < len(place)) & (at >= 0)
+            if not chosen.all():
+                batch, at = batch.filter(chosen), at[chosen]
+            count[at] = batch["chunk_s"].list.len().fill_null(-1).to_numpy()
+            stall[at] = gaps.add(batch, block[at])
+
+        together = _Gaps(blocks)
+        for gaps in _in_threads(digest, self._batches("output_tokens"), lambda: _Gaps(blocks)):
+            together.join(gaps)
+        self.__dict__[_READ] = pl.DataFrame(
+            {
+                "stall": pl.Series(stall).fill_nan(None),
+                "chunks": pl.Series(count).replace(-1, None).cast(pl.UInt32),
+            }
+        )
+        return together.samples()
 
     def fluidity(self, first_s: float, gap_s: float) -> pl.Series:
         """Return the share of token deadlines that each of `calls` met, null where not known."""
         share = np.full(int(self.calls["row"].max() or 0) + 1, np.nan)  # type: ignore[arg-type]
         for batch in self._batches("sent_s", "output_tokens"):
-            counts = batch.filter(col("row") < len(share))
+            counts = batch.filter(ANSWERED & (col("row") < len(share)))
             share[counts["row"].to_numpy()] = fluidity(counts, first_s, gap_s).to_numpy()
         return pl.Series("fluidity", share[self.calls["row"].to_numpy()]).fill_nan(None)
 
@@ -238,7 +272,7 @@ class Measured:
         """
         tally = _Tally(1)
         for batch in self.chunks(of):
-            tally.add(batch.select(block=pl.lit(0, pl.Int64), value=values))
+            tally.add_lists(batch.select(values).to_series(), np.zeros(batch.height, np.int64))
         return tally.sample()
 
     def where(self, chosen: pl.Expr) -> Measured:
@@ -246,9 +280,9 @@ class Measured:
         return replace(self, only=chosen if self.only is None else self.only & chosen)
 
     def _batches(self, *needs: str) -> Iterator[pl.DataFrame]:
-        """Read the lists of the answered calls, and the columns that are needed beside them."""
+        """Read the lists of the calls, and the columns that are needed beside them."""
         names = dict.fromkeys(("row", "status", *_LISTS, *needs))
-        rows = self.rows.with_row_index("row").select(*names).filter(ANSWERED)
+        rows = self.rows.with_row_index("row").select(*names)
         yield from rows.collect_batches(chunk_size=BATCH_CALLS, maintain_order=False)
 
     @cached_property
@@ -265,7 +299,7 @@ class Measured:
             found = {"mean": of_mean(of)}
             for label, q in QUANTILES.items():
                 row[label] = of.quantile(q) if len(of) >= fewest(q) else None
-                found[label] = of_quantile(of, q)
+            found |= zip(QUANTILES, of_quantiles(of, tuple(QUANTILES.values())), strict=True)
             row["max"] = of.max()
             for label, interval in found.items():
                 row[f"{label}_low"] = interval and interval.low
@@ -277,52 +311,173 @@ class Measured:
         return pl.DataFrame(rows, {**schema, **dict.fromkeys((*numbers, *bounds), pl.Float64)})
 
 
+def _block_of(table: pl.DataFrame, owners: pl.DataFrame) -> Ints:
+    """Return the block of each row's program, -1 for one that `owners` lacks: shape (rows,)."""
+    joined = table.select("program_id").join(
+        owners, on="program_id", how="left", maintain_order="left"
+    )
+    return joined["block"].fill_null(-1).to_numpy().astype(np.int64)
+
+
+T = TypeVar("T")
+
+
+def _in_threads(
+    work: Callable[[pl.DataFrame, T], None], batches: Iterator[pl.DataFrame], make: Callable[[], T]
+) -> list[T]:
+    """Do work on every batch, on all cores, and return what the threads made it into, one each.
+
+    What works on columns lets other threads run; a batch is read only when a thread is free for it.
+    """
+    free: SimpleQueue[T] = SimpleQueue()
+    made = [make() for _ in range(min(_THREADS, os.cpu_count() or 1))]
+    for mine in made:
+        free.put(mine)
+
+    def done(batch: pl.DataFrame, mine: T) -> None:
+        try:
+            work(batch, mine)
+        finally:
+            free.put(mine)
+
+    with ThreadPoolExecutor(len(made)) as pool:
+        doing = [pool.submit(done, batch, free.get()) for batch in batches]
+    for work_done in doing:
+        work_done.result()
+    return made
+
+
+_ONE_A_CHUNK = CHUNK_IS_TOKEN.fill_null(False)
+
+
+def _gaps_of(moments: pl.Series) -> tuple[Floats, Ints]:
+    """Return the gaps of all calls, one call after the other, and how many each has.
+
+    They are those of the metric `icl`, in a tenth of the time that its expression takes.
+    """
+    moments = moments.list.drop_nulls() if moments.explode().null_count() else moments
+    sizes = moments.list.len().fill_null(0).to_numpy().astype(np.int64)
+    flat = moments.drop_nulls().explode(empty_as_null=False).to_numpy()
+    if len(flat) < 2:
+        return np.empty(0), np.zeros(len(sizes), np.int64)
+    within = np.ones(len(flat) - 1, np.bool_)
+    ends = np.cumsum(sizes)[:-1]
+    within[ends[(ends > 0) & (ends < len(flat))] - 1] = False  # from one call to the next
+    return np.diff(flat)[within], (sizes - 1).clip(0)
+
+
+class _Gaps:
+    """The gaps of calls on their way to samples: between chunks, and between tokens."""
+
+    def __init__(self, blocks: int) -> None:
+        # where a chunk is a token, a gap between chunks is one between tokens
+        self._both, self._chunks, self._tokens = (_Tally(blocks) for _ in range(3))
+
+    def add(self, batch: pl.DataFrame, block: Ints) -> Floats:
+        """Take calls with their lists, and the block of each, -1 for one that does not count.
+
+        Returns the longest gap of each answered call, NaN where it has none: shape (calls,).
+        """
+        answered, same = (
+            batch.select(each).to_series().to_numpy() for each in (ANSWERED, _ONE_A_CHUNK)
+        )
+        gaps, sizes = _gaps_of(batch["chunk_s"])
+        longest = np.full(batch.height, np.nan)
+        some = sizes > 0
+        if len(gaps):
+            begins = (np.cumsum(sizes) - sizes)[some]
+            longest[some] = np.maximum.reduceat(gaps, begins)
+        longest[~answered] = np.nan
+        counts = answered & (block >= 0)
+        self._both.add(gaps, sizes, np.where(counts & same, block, -1))
+        several = counts & ~same
+        if several.any():
+            self._chunks.add(gaps, sizes, np.where(several, block, -1))
+            of_tokens = batch.filter(several).select(METRICS["tbt"].expr).to_series()
+            self._tokens.add_lists(of_tokens, block[several])
+        return longest
+
+    def join(self, other: _Gaps) -> None:
+        """Take what another one took."""
+        self._both.join(other._both)
+        self._chunks.join(other._chunks)
+        self._tokens.join(other._tokens)
+
+    def samples(self) -> dict[str, Sample]:
+        """Return the samples by the names of their metrics."""
+        both = self._both.sample()
+        return {
+            "tbt": _joined(both, self._tokens.sample()),
+            "icl": _joined(both, self._chunks.sample()),
+        }
+
+
 class _Tally:
     """Values on their way to a sample: as they are while they are few, then counted in buckets."""
 
     def __init__(self, blocks: int) -> None:
         self._blocks = blocks
-        self._held: list[tuple[Floats, Ints]] = []
+        self._held: list[tuple[Floats, int]] = []
         self._size = 0
-        self._counts: Ints | None = None
+        self._counts = np.empty((0, 0), dtype=np.int64)
 
-    def add(self, lists: pl.DataFrame) -> None:
-        """Take a list of values a row, and the block of each row."""
-        lists = lists.filter(col("value").list.len() > 0)
-        block = lists["block"].to_numpy().repeat(lists["value"].list.len().to_numpy())
-        flat = lists["value"].explode()
-        if flat.null_count():
-            known = flat.is_not_null().to_numpy()
-            block, flat = block[known], flat.drop_nulls()
-        self._held.append((flat.to_numpy(), block))
-        self._size += len(flat)
-        if self._counts is not None or self._size > EXACT_VALUES:
+    def add(self, values: Floats, sizes: Ints, block: Ints) -> None:
+        """Take the values of calls, one call after the other: how many, and the block of each.
+
+        Those of block -1 are left out.
+        """
+        ends = np.cumsum(sizes)
+        # neighbouring calls are mostly of one block, whose values need no name of it each
+        lasts = np.flatnonzero(np.diff(block, append=-2))
+        begin = 0
+        for last in lasts:
+            end = int(ends[last])
+            if end > begin and block[last] >= 0:
+                self._hold(values[begin:end], int(block[last]))
+            begin = end
+
+    def add_lists(self, lists: pl.Series, block: Ints) -> None:
+        """Take a list of values a call, and the block of each; what is null is left out."""
+        lists = lists.list.drop_nulls()
+        flat = lists.drop_nulls().explode(empty_as_null=False)
+        self.add(flat.to_numpy(), lists.list.len().fill_null(0).to_numpy().astype(np.int64), block)
+
+    def join(self, other: _Tally) -> None:
+        """Take what another tally of the same blocks took."""
+        for values, block in other._held:
+            self._hold(values, block)
+        if other._counts.size:
+            self._count()
+            self._counts += other._counts
+
+    def _hold(self, values: Floats, block: int) -> None:
+        self._held.append((values, block))
+        self._size += len(values)
+        if self._counts.size or self._size > EXACT_VALUES:
             self._count()
 
     def _count(self) -> None:
-        if self._counts is None:
-            self._counts = np.zeros(self._blocks * (_BUCKETS + 1), dtype=np.int64)
+        if not self._counts.size:
+            self._counts = np.zeros((self._blocks, _BUCKETS + 1), dtype=np.int64)
         for values, block in self._held:
-            key = np.maximum(values, 0.0).view(np.int64)
-            key >>= _DROPPED_BITS
+            # what is negative is so as a whole number, too: the first bucket is no time at all
+            key = values.view(np.int64) >> _DROPPED_BITS
             key -= _FIRST_KEY - 1
-            np.clip(key, 0, _BUCKETS, out=key)  # the first bucket holds what is no time at all
-            if self._blocks > 1:
-                key += block * (_BUCKETS + 1)
-            self._counts += np.bincount(key, minlength=len(self._counts))
+            np.clip(key, 0, _BUCKETS, out=key)
+            self._counts[block] += np.bincount(key, minlength=_BUCKETS + 1)
         self._held.clear()
 
     def sample(self) -> Sample:
-        if self._counts is None:
-            values = np.concatenate([np.empty(0), *(v for v, _ in self._held)])
-            block = np.concatenate([np.empty(0, np.int64), *(b for _, b in self._held)])
+        if not self._counts.size:
+            values = np.concatenate([np.empty(0), *(values for values, _ in self._held)])
+            blocks = [block for _, block in self._held]
+            block = np.repeat(blocks, [len(v) for v, _ in self._held]).astype(np.int64)
             return Sample.of(values, block, self._blocks)
-        places = np.flatnonzero(self._counts)
-        block, key = np.divmod(places, _BUCKETS + 1)
+        block, key = np.nonzero(self._counts)
         low = (key - 1 + _FIRST_KEY) << _DROPPED_BITS
         middle = (low + (1 << (_DROPPED_BITS - 1))).view(np.float64)
         values = np.where(key == 0, 0.0, middle)
-        return Sample.of(values, block, self._blocks, self._counts[places])
+        return Sample.of(values, block, self._blocks, self._counts[block, key])
 
 
 def _joined(a: Sample, b: Sample) -> Sample:

@@ -141,7 +141,7 @@ def _whole(arms: Sequence[Arm], repeat: int) -> tuple[pl.DataFrame, int, int]:
     And how many calls those have, and how many programs were left out.
     """
     tables = [
-        arm.measured[repeat].calls.select("program_id", "call_id", "due_s", "status")
+        arm.measured[repeat].asked.select("program_id", "call_id", "due_s", "status")
         for arm in arms
     ]
     together = pl.concat(tables)
@@ -236,7 +236,7 @@ def _between_imported(first: str, second: str, a: Arm, b: Arm) -> Iterable[str]:
             " mostly because they failed: they are taken for the same."
         )
     starts = [
-        arm.measured[0].calls.group_by("program_id").agg(pl.col("due_s").min()) for arm in (a, b)
+        arm.measured[0].asked.group_by("program_id").agg(pl.col("due_s").min()) for arm in (a, b)
     ]
     both = starts[0].join(starts[1], on="program_id", suffix="_b").drop_nulls()
     span_s = both["due_s"].max()
@@ -260,11 +260,11 @@ _CAPABILITIES = {
 
 
 def _tokens(measured: Measured) -> int:
-    served = measured.calls.filter(pl.col("status") == "ok")
+    served = measured.asked.filter(pl.col("status") == "ok")
     return int(served["input_tokens"].sum()) + int(served["output_tokens"].sum())
 
 
 def _cached_share(measured: Measured) -> float:
     """Return the share of prompt tokens that the server took from its cache, as far as it says."""
-    calls = measured.calls
+    calls = measured.asked
     return int(calls["cached_tokens"].sum()) / max(1, int(calls["input_tokens"].sum()))

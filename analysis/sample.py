@@ -86,7 +86,7 @@ class Sample:
 
     def quantile(self, q: float) -> float | None:
         """Return the smallest value with at least the share q at or below it; None of nothing."""
-        return _quantile(self.values, self.weights, q) if len(self) else None
+        return _quantile(self.values, np.cumsum(self.weights), q) if len(self) else None
 
     def percentile(
         self, percent: float, method: Literal["linear", "lower", "order"] = "linear"
@@ -125,20 +125,20 @@ class Sample:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(total / self.sizes(), dtype=np.float64)
 
-    def block_quantiles(self, q: float) -> Floats:
-        """Return the q-quantile of each block: shape (blocks,); NaN in an empty one."""
-        found = np.full(self.blocks, np.nan)
+    def block_quantiles(self, *quantiles: float) -> Floats:
+        """Return quantiles of each block: shape (quantiles, blocks); NaN in an empty one."""
+        found = np.full((len(quantiles), self.blocks), np.nan)
         # a stable sort of small integers is a few passes, and keeps the values of a block in order
         order = np.argsort(self.block.astype(np.int16), kind="stable")
         ends = np.cumsum(np.bincount(self.block, minlength=self.blocks))
         for number, inside in enumerate(np.split(order, ends[:-1])):
             if len(inside):
-                found[number] = _quantile(self.values[inside], self.weights[inside], q)
+                values, upto = self.values[inside], np.cumsum(self.weights[inside])
+                found[:, number] = [_quantile(values, upto, q) for q in quantiles]
         return found
 
 
-def _quantile(ascending: Floats, weights: Ints, q: float) -> float:
-    upto = np.cumsum(weights)
+def _quantile(ascending: Floats, upto: Ints, q: float) -> float:
     # a share such as 0.07 of 100 is 7.000000000000001, and means the seventh value
     rank = max(1, int(np.ceil(q * upto[-1] - 1e-9)))
     return float(ascending[np.searchsorted(upto, rank)])

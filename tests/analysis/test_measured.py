@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from servescope.analysis import METRICS, Measured, measured
+from servescope.analysis.metrics import ANSWERED, of_call
 from servescope.analysis.sample import Sample
 from servescope.traces import Run
 from servescope.traces.run import frame_of_rows
@@ -37,6 +40,45 @@ def test_batches_are_the_whole(call: Make, monkeypatch: pytest.MonkeyPatch) -> N
         assert np.array_equal(sample.values, np.sort(gaps))
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("ok", "error", "not_sent")),
+            st.lists(st.sampled_from((0.0, 0.25, 1.5)), max_size=5) | st.none(),
+            st.sampled_from((None, 1, 2, 4, 6)),
+            st.booleans(),
+        ),
+        max_size=12,
+    )
+)
+@settings(max_examples=40, deadline=None)
+def test_what_is_read_in_one_pass_is_what_the_registry_defines(
+    calls: list[tuple[str, list[float] | None, int | None, bool]],
+) -> None:
+    rows = []
+    for number, (status, gaps, tokens, counted) in enumerate(calls):
+        chunks = None if gaps is None else list(np.cumsum([float(number), *gaps]))[: len(gaps)]
+        rows.append(
+            {
+                "call_id": f"{number:02}",
+                "status": status,
+                "due_s": float(number),
+                "chunk_s": chunks,
+                "chunk_tokens": [2] * len(chunks) if chunks is not None and counted else None,
+                "output_tokens": tokens,
+            }
+        )
+    frame = frame_of_rows(rows)
+    run = Measured(frame.lazy())
+    defined = frame.filter(ANSWERED).select(icl=METRICS["icl"].expr, tbt=METRICS["tbt"].expr)
+    for name in ("icl", "tbt"):
+        expected = defined[name].explode().drop_nulls().sort()
+        assert run.sample(name).values.tolist() == expected.to_list()
+    stalls = frame.select(of_call(METRICS["stall"])).to_series()
+    assert run.calls["stall"].to_list() == stalls.to_list()
+    assert run.calls["chunks"].to_list() == frame["chunk_s"].list.len().to_list()
+
+
 def test_counted_in_buckets_every_quantile_is_right_to_a_twentieth_of_a_percent(
     call: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,7 +94,7 @@ def test_counted_in_buckets_every_quantile_is_right_to_a_twentieth_of_a_percent(
     assert counted.sizes().tolist() == exact.sizes().tolist()
     for q in (0.001, 0.1, 0.5, 0.9, 0.99, 1.0):
         assert counted.quantile(q) == pytest.approx(exact.quantile(q), rel=0.0005)
-        assert counted.block_quantiles(q) == pytest.approx(exact.block_quantiles(q), rel=0.0005)
+        assert counted.block_quantiles(q)[0] == pytest.approx(exact.block_quantiles(q)[0], rel=5e-4)
     assert counted.mean() == pytest.approx(exact.mean(), rel=0.0005)
 
 
