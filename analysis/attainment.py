@@ -15,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 from polars import col
 
+from servescope.analysis.intervals import fewest
 from servescope.analysis.measured import Measured
 from servescope.analysis.metrics import ANSWERED, METRICS
 from servescope.analysis.slo import SELECTORS, SLO, Condition, Group, Per
@@ -51,17 +52,37 @@ class Requirement:
     """A condition on a statistic of a run: what it is, and whether it is below its bound.
 
     `value` is infinite where so many calls failed that the quantile is a failure, None where
-    nothing was measured.
+    nothing was measured. It is of `count` values, and a quantile `needs` so many.
     """
 
     condition: Condition
     where: tuple[tuple[str, str], ...]
     value: float | None
+    count: int
 
     @property
-    def met(self) -> bool:
-        """Whether the statistic is known and below its bound."""
-        return self.value is not None and self.value < self.condition.bound.constant
+    def needs(self) -> int:
+        """The fewest values that tell whether it is met (`intervals.fewest`)."""
+        statistic = self.condition.statistic
+        return 1 if statistic in (None, "mean") else fewest(float(statistic))
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the statistic is known and below its bound; None of too few values to tell."""
+        if self.value is None or self.value == math.inf:
+            return False
+        if self.count < self.needs:
+            return None
+        return self.value < self.condition.bound.constant
+
+    @property
+    def verdict(self) -> str:
+        """Say in words whether it is met."""
+        if self.value == math.inf:
+            return "no: too many failed"
+        if self.met is None:
+            return f"cannot tell from {self.count} values: it takes {self.needs}"
+        return "yes" if self.met else "no"
 
 
 def judged(measured: Measured, slo: SLO) -> pl.DataFrame:
@@ -134,9 +155,21 @@ def requirements(measured: Measured, slo: SLO) -> list[Requirement]:
     for group in slo.groups:
         for condition in group.conditions:
             if condition.statistic is not None:
-                value = _statistic(measured, group, condition)
-                found.append(Requirement(condition, group.where, value))
+                value, count = _statistic(measured, group, condition)
+                found.append(Requirement(condition, group.where, value, count))
     return found
+
+
+def unasked(measured: Measured, slo: SLO) -> list[str]:
+    """Return the groups of an SLO that are for no call of a run, in words."""
+    calls = _calls_with(measured, slo)
+    if calls.is_empty():
+        return []
+    return [
+        " and ".join(f"{key} is {value}" for key, value in group.where)
+        for group in slo.groups
+        if group.where and calls.filter(chosen(group)).is_empty()
+    ]
 
 
 def attained_at(table: pl.DataFrame, scales: npt.ArrayLike = SCALES) -> list[float]:
@@ -166,8 +199,9 @@ def by_group(
 
     `made` are columns that are made of others, by name.
 
-    `share` within the SLO is of calls and of conditions on calls alone; null without an SLO. Rows
-    are in the order of their number of calls.
+    `share` within the SLO is of calls and of conditions on calls alone; null without an SLO. A
+    quantile is null where there are fewer values than it needs. Rows are in the order of their
+    number of calls.
     """
     calls = measured.calls.with_columns(**made)
     if column not in calls.columns or calls[column].null_count() == calls.height:
@@ -185,14 +219,19 @@ def by_group(
             calls=pl.len(),
             failed=(~ANSWERED).sum(),
             share=col("within").mean(),
-            ttft_p50=col("ttft").quantile(0.5, "equiprobable"),
-            ttft_p99=col("ttft").quantile(0.99, "equiprobable"),
-            tpot_p50=col("tpot").quantile(0.5, "equiprobable"),
+            ttft_p50=_bounded("ttft", 0.5),
+            ttft_p99=_bounded("ttft", 0.99),
+            tpot_p50=_bounded("tpot", 0.5),
             e2e_mean=col("e2e").mean(),
             norm_mean=col("norm").mean(),
         )
         .sort("calls", column, descending=[True, False])
     )
+
+
+def _bounded(name: str, q: float) -> pl.Expr:
+    enough = col(name).count() >= fewest(q)
+    return pl.when(enough).then(col(name).quantile(q, "equiprobable"))
 
 
 def _calls_with(measured: Measured, slo: SLO) -> pl.DataFrame:
@@ -246,21 +285,23 @@ def chosen(group: Group) -> pl.Expr:
     )
 
 
-def _statistic(measured: Measured, group: Group, condition: Condition) -> float | None:
+def _statistic(measured: Measured, group: Group, condition: Condition) -> tuple[float | None, int]:
+    """Return a statistic of the run, and of how many values it is."""
     if group.where:
         measured = measured.where(chosen(group))
     sample = measured.sample(condition.metric)
     if not len(sample):
-        return None
+        return None, 0
     if condition.statistic == "mean":
-        return sample.mean()
+        return sample.mean(), len(sample)
     q = float(condition.statistic or 0.5)
     per = METRICS[condition.metric].per
     if per == "gap":
-        return sample.quantile(q)
+        return sample.quantile(q), len(sample)
     table = measured.programs if per == "program" else measured.calls
     if METRICS[condition.metric].between_tokens:
         single = (col("output_tokens") == 1).fill_null(False)
         table = table.filter(~(ANSWERED & single))
     rank = max(1, math.ceil(q * table.height - 1e-9))
-    return sample.quantile(rank / len(sample)) if rank <= len(sample) else math.inf
+    value = sample.quantile(rank / len(sample)) if rank <= len(sample) else math.inf
+    return value, table.height

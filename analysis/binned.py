@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 from polars import col
 
+from servescope.analysis.intervals import fewest
 from servescope.analysis.sample import Floats
 
 BINS = 200
-FEWEST_FOR_P99 = 100
 
 
 def quantiles_over(
@@ -21,7 +21,7 @@ def quantiles_over(
     """Return a row a bin of `x` that holds values of `y`: x (their mean), n, p50, p90, p99.
 
     Bins are equally wide, on a log scale if `logarithmic` (x below 1 stands in the first bin).
-    p90 and p99 are null in a bin of fewer values than they need (10 and 100).
+    p90 and p99 are null in a bin of fewer values than they need (`intervals.fewest`).
     """
     known = calls.select(x=col(x).cast(pl.Float64), y=col(y)).drop_nulls()
     if known.is_empty():
@@ -35,8 +35,10 @@ def quantiles_over(
             x=col("x").mean(),
             n=pl.len(),
             p50=col("y").quantile(0.5, "equiprobable"),
-            p90=pl.when(pl.len() >= 10).then(col("y").quantile(0.9, "equiprobable")),
-            p99=pl.when(pl.len() >= FEWEST_FOR_P99).then(col("y").quantile(0.99, "equiprobable")),
+            **{
+                name: pl.when(pl.len() >= fewest(q)).then(col("y").quantile(q, "equiprobable"))
+                for name, q in (("p90", 0.9), ("p99", 0.99))
+            },
         )
         .sort("bin")
         .drop("bin")

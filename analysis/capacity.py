@@ -26,6 +26,7 @@ _PRIOR = -0.5 * np.square(np.log(SLOPES) - math.log(12.0))
 _GRID = 121
 NEAR = 8.0  # probes count whose burn should be within this factor of the limit
 MOST_ALIKE = 0.8
+TORN = 10.0
 
 # Shares of the budget: of a probe that brackets, of all of them, of one that measures, of those.
 BRACKETING, BRACKETED, MEASURING, MEASURED = 1 / 24, 0.4, 1 / 8, 0.74
@@ -109,12 +110,13 @@ def next_ask(
 
     First loads are doubled or halved until one passes and one fails, and the bracket is narrowed;
     then longer probes on both sides of the estimate measure it, and the last one, a quarter of the
-    budget, confirms it at its lower bound.
+    budget, confirms it at its lower bound. A search that was not confirmed goes on when it is given
+    more.
     """
     spent = sum(probe.seconds for probe in probes if not probe.reused)
     left = budget_s - spent
     short = BRACKETING * budget_s
-    if left < short / 2 or any(probe.stage == "confirm" for probe in probes):
+    if left < short / 2 or confirmed(probes):
         return None
     if not probes:
         return Ask(min(begin, most), short, "bracket")
@@ -136,6 +138,26 @@ def next_ask(
         return Ask(min(found.load * math.exp(aside), most), MEASURING * budget_s, "measure")
     lowest = found.load * (1 - FARTHEST_BELOW)
     return Ask(min(max(found.low, lowest), most), left, "confirm")
+
+
+def confirmed(probes: Sequence[Probe]) -> bool | None:
+    """Say whether the last probe that was to confirm the answer did; None if there was none."""
+    last = next((probe for probe in reversed(probes) if probe.stage == "confirm"), None)
+    return None if last is None else last.rate < 1
+
+
+def torn(probes: Sequence[Probe]) -> tuple[Probe, Probe] | None:
+    """Return two probes that contradict each other; None if there are none.
+
+    Of those that measure, one burned ten times the limit and another, at a higher load, a tenth of
+    it: which stretch of the workload they held decided more than the load.
+    """
+    long = [probe for probe in probes if probe.stage != "bracket"]
+    for failed in long:
+        for passed in long:
+            if failed.rate >= TORN and passed.rate <= 1 / TORN and failed.load < passed.load:
+                return failed, passed
+    return None
 
 
 def bracket(probes: Sequence[Probe]) -> tuple[float | None, float | None]:
@@ -277,16 +299,22 @@ def in_words(
             return f"{name} meets the SLO at every load that was tried, up to {told(low)}."
         assert high is not None
         return f"{name} misses the SLO at every load that was tried, down to {told(high)}."
-    text = (
+    limit = f" What limits it: {found.condition}."
+    last = probes[-1]
+    if last.stage != "confirm":
+        confirms = ""
+    else:
+        of = f"a run of {last.seconds:.0f} s at {last.load:.3g} burned {last.rate:.2g} times"
+        fits = "confirms it" if last.rate < 1 else "does not confirm it"
+        confirms = f" The last probe {fits}: {of} what the SLO allows."
+        if last.rate >= 1:
+            confirms += " With a larger budget the search goes on from there."
+    if torn(probes):
+        return f"{name} may meet the SLO up to {told(found.load)}: not sure.{limit}{confirms}"
+    return (
         f"{name} meets the SLO up to {told(found.load)}, and with 95 % confidence up to"
-        f" {found.low:.3g}. What limits it: {found.condition}."
+        f" {found.low:.3g}." + limit + confirms
     )
-    for last in probes[-1:]:
-        if last.stage == "confirm":
-            of = f"a run of {last.seconds:.0f} s at {last.load:.3g} burned {last.rate:.2g} times"
-            fits = "confirms it" if last.rate < 1 else "does not confirm it"
-            text += f" The last probe {fits}: {of} what the SLO allows."
-    return text
 
 
 def rows_of(probes: Sequence[Probe]) -> list[dict[str, float | str]]:

@@ -62,6 +62,11 @@ def fewest(q: float) -> int:
     return max(1, math.ceil(math.log(1 - LEVEL) / math.log(beyond)))
 
 
+def bounded(sample: Sample, q: float) -> float | None:
+    """Return a quantile if the sample is large enough to bound it (see `fewest`), else None."""
+    return sample.quantile(q) if len(sample) >= fewest(q) else None
+
+
 def of_mean(sample: Sample) -> Interval | None:
     """Return the mean with its interval, by the means of the sections; None without sections."""
     estimate, means = sample.mean(), sample.block_means()

@@ -22,7 +22,7 @@ from polars import col
 from servescope.analysis.critical_path import with_path
 from servescope.analysis.fluidity import fluidity
 from servescope.analysis.ideal import with_ideal
-from servescope.analysis.intervals import SECTIONS, fewest, of_mean, of_quantiles, sections_of
+from servescope.analysis.intervals import SECTIONS, bounded, of_mean, of_quantiles, sections_of
 from servescope.analysis.metrics import ANSWERED, CHUNK_IS_TOKEN, METRICS, QUANTILES, of_call
 from servescope.analysis.sample import Floats, Ints, Sample
 from servescope.traces.run import Run
@@ -298,7 +298,7 @@ class Measured:
             row: dict[str, object] = {"metric": name, "n": len(of), "mean": of.mean()}
             found = {"mean": of_mean(of)}
             for label, q in QUANTILES.items():
-                row[label] = of.quantile(q) if len(of) >= fewest(q) else None
+                row[label] = bounded(of, q)
             found |= zip(QUANTILES, of_quantiles(of, tuple(QUANTILES.values())), strict=True)
             row["max"] = of.max()
             for label, interval in found.items():

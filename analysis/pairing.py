@@ -93,6 +93,13 @@ def pair(arms: Sequence[Arm], names: Sequence[str]) -> Pairing:
     """Pair the programs of several systems; raises InputError if their plans differ."""
     if len(arms) < 2:
         raise InputError("There is nothing to compare a single run with.", "Name two or more.")
+    places = [run.path.resolve() for arm in arms for run in arm.runs]
+    for place in places:
+        if places.count(place) > 1:
+            raise InputError(
+                f"{place} is named twice, and no run differs from itself.",
+                "Name two runs; for an A/A test, replay the same plan again.",
+            )
     repeats = len(arms[0].runs)
     for arm in arms[1:]:
         if len(arm.runs) != repeats:

@@ -24,6 +24,7 @@ FLOOR_TIMES = 2.0
 LONGEST = 0.99  # which call is the longest: one that hung would cut the run in half
 MOST_CUT = 0.5
 ALPHA = 0.05
+HEADLINES = (("ttft", 0.5), ("ttft", 0.99), ("tpot", 0.5), ("e2e", 0.99))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,44 @@ class Stationarity:
     def stationary(self) -> bool:
         """Whether neither test finds otherwise at 5 %."""
         return self.kpss >= ALPHA and self.trend >= ALPHA
+
+
+@dataclass(frozen=True, slots=True)
+class Steadiness:
+    """How steady a run was: its trim, whether the whole drifts, and what the trim would change.
+
+    `changes` holds each headline statistic without the warm-up over that of all calls, as
+    `ttft_p99`; None where it is not known.
+    """
+
+    trim: Trim
+    whole: Stationarity | None
+    changes: dict[str, float | None]
+
+    @property
+    def most_changed(self) -> float:
+        """The largest share by which leaving the warm-up out changes a statistic."""
+        return max((abs(ratio - 1) for ratio in self.changes.values() if ratio), default=0.0)
+
+
+def steadiness_of(measured: Measured) -> Steadiness | None:
+    """Return how steady a run was; None if no call was answered."""
+    calls = measured.calls
+    trim = trim_of(calls)
+    if trim is None:
+        return None
+    known = calls.select("due_s", "ttft").drop_nulls()
+    whole = stationarity_of(known["due_s"].to_numpy(), known["ttft"].to_numpy())
+    begun = calls.group_by("program_id").agg(pl.col("due_s").min())
+    late = begun.filter(pl.col("due_s") >= trim.from_s)
+    rest = calls.join(late, on="program_id", how="semi")
+    changes: dict[str, float | None] = {}
+    for name, q in HEADLINES:
+        before = calls[name].quantile(q, "equiprobable")
+        after = rest[name].quantile(q, "equiprobable")
+        known_both = before is not None and after is not None and before > 0
+        changes[f"{name}_p{q * 100:g}"] = after / before if known_both else None  # type: ignore[operator]
+    return Steadiness(trim, whole, changes)
 
 
 def mser5(values: npt.ArrayLike) -> int | None:

@@ -11,6 +11,7 @@ import polars as pl
 from polars import col
 
 from servescope.analysis.attainment import attained, requirements
+from servescope.analysis.intervals import bounded
 from servescope.analysis.measured import Measured
 from servescope.analysis.slo import SLO
 from servescope.analysis.totals import TOTALS, Whole
@@ -37,8 +38,9 @@ def rows_of(runs: Sequence[Run], slo: SLO | None = None) -> pl.DataFrame:
 
     Rates are of programs, per second: offered is that of the plan's starts, served counts programs
     all of whose calls were answered over the span from the first due call to the last end. TPOT is
-    in seconds per token, all else in seconds. `statistics_met` says whether the run's statistics
-    are what the SLO asks of them. What is not known, or was not asked, is null.
+    in seconds per token, all else in seconds; a quantile is null of too few values for it.
+    `statistics_met` says whether the run's statistics are what the SLO asks of them, null where
+    there are too few values to tell. What is not known, or was not asked, is null.
     """
     return pl.DataFrame([_row(run, slo) for run in runs], schema=SCHEMA)
 
@@ -57,7 +59,7 @@ def _row(run: Run, slo: SLO | None) -> dict[str, object]:
         "validity": run.info.validity,
     }
     for name, sample in measured.samples(LATENCIES).items():
-        row |= {f"{name}_p50_s": sample.quantile(0.5), f"{name}_p99_s": sample.quantile(0.99)}
+        row |= {f"{name}_p50_s": bounded(sample, 0.5), f"{name}_p99_s": bounded(sample, 0.99)}
     return row | _of_slo(measured, slo)
 
 
@@ -65,7 +67,8 @@ def _of_slo(measured: Measured, slo: SLO | None) -> dict[str, object]:
     if slo is None or measured.calls.is_empty():
         return dict.fromkeys(_SHARES)
     asked = requirements(measured, slo)
-    met = all(each.met for each in asked) if asked else None
+    known = [each.met for each in asked]
+    met = None if not known or (None in known and False not in known) else all(known)
     if not slo.of_each:
         return {**dict.fromkeys(_SHARES), "statistics_met": met}
     found = attained(measured, slo)

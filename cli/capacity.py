@@ -112,7 +112,7 @@ def capacity(
     Example:  servescope capacity mooncake:sample --over speed-up --slo 'ttft<5s,stall<100ms'
     --base-url http://127.0.0.1:8000
     """
-    from servescope.analysis.capacity import bracket, in_words
+    from servescope.analysis.capacity import bracket, in_words, torn
     from servescope.loadgen.capacity_search import Wanted, search
     from servescope.reports.capacity import write_page
     from servescope.traces.atomic import write_json
@@ -185,6 +185,12 @@ def capacity(
             "Capacity is below every load that was tried.",
             "Give a lower --begin, a looser SLO, or more --budget.",
         )
+    if torn(found.probes):
+        raise GateFailed(
+            "Probes contradict each other, so the answer is not sure.",
+            f"Give a --budget well above {budget:g} and --out {folder}: the search goes on from"
+            " there, with longer probes.",
+        )
 
 
 def _of_probe(probe: Probe) -> str:
@@ -206,7 +212,7 @@ def _rows(found: Found) -> list[list[object]]:
 
 def _summary(wanted: Wanted, found: Found) -> dict[str, Any]:
     """Return the result of a search as JSON has it."""
-    from servescope.analysis.capacity import rows_of
+    from servescope.analysis.capacity import confirmed, rows_of
 
     return {
         "system": wanted.system.name,
@@ -216,6 +222,7 @@ def _summary(wanted: Wanted, found: Found) -> dict[str, Any]:
         "over": wanted.over,
         "natural_rps": found.natural_rps,
         "capacity": found.capacity,
+        "confirmed": confirmed(found.probes),
         "probes": rows_of(found.probes),
         "doubts": found.doubts,
     }

@@ -40,7 +40,7 @@ def conclude(run: Run, as_json: bool, *, quiet: bool = False) -> None:
 
 
 def refuse_unmeasured(runs: Sequence[Run]) -> None:
-    """Raise GateFailed if no call of a run has ended, or every one failed."""
+    """Raise GateFailed if a run has not ended, or holds too little to measure anything."""
     from servescope.traces.errors import GateFailed
     from servescope.traces.status import OK
 
@@ -55,6 +55,17 @@ def refuse_unmeasured(runs: Sequence[Run]) -> None:
             raise GateFailed(
                 f"All {len(statuses)} calls of {run.path} failed: there is no latency to measure.",
                 "The report counts the failures by kind; look into the server's log.",
+            )
+        if run.info.validity == "unfinished":
+            raise GateFailed(
+                f"{run.path} has not ended: it is still being written, or was killed.",
+                "What there is stands in the report; wait for its end, or go on with it: servescope"
+                f" replay {run.path} --resume.",
+            )
+        if len(statuses) == 1:
+            raise GateFailed(
+                f"{run.path} holds a single call: nothing can be said of others like it.",
+                "What it took stands in the report; replay more of them.",
             )
 
 

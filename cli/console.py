@@ -89,12 +89,10 @@ def sections(chosen: Iterable[Section]) -> None:
 
 def doubts(chosen: Iterable[Section]) -> None:
     """Print every doubt of report sections, each once."""
-    from servescope.reports.blocks import Note
+    from servescope.reports.blocks import doubts_of
 
-    for section in chosen:
-        for block in section.blocks:
-            if isinstance(block, Note) and block.kind == "doubt":
-                doubt(block.text)
+    for text in doubts_of(chosen):
+        doubt(text)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from servescope.cli import console, studies
-from servescope.cli.options import Json, run_directory
+from servescope.cli.options import Json, Trim, run_directory
 from servescope.cli.options import slo as read_slo
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ Folder = Annotated[
 def run(
     file: File,
     out: Folder = None,
+    trim: Trim = "none",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -59,20 +60,21 @@ def run(
     for doubt in doubts_of(study):
         console.doubt(doubt)
     book = studies.make(study, folder, again, quiet=quiet)
-    runs = studies.runs_of(study, book, folder)
+    runs = studies.runs_of(study, book, folder, trim)
     slo = read_slo(study.slo)
     rows = studies.rows_of(runs, slo)
-    compared = [_compared(*each, folder, slo) for each in _conditions(study, runs)]
+    failed = studies.failures(book)
+    compared = [_compared(*each, folder, slo, failed) for each in _conditions(study, runs)]
     summary = {
         "study": study.name,
         "digest": book.digest,
         "slo": study.slo,
         "runs": rows.to_dicts(),
         "comparisons": compared,
-        "failed": studies.failures(book),
+        "failed": failed,
     }
     write_json(folder / "study-summary.json", summary)
-    page = _overview(study.name, rows, compared, folder)
+    page = _overview(study.name, rows, compared, folder, studies.whys(book))
     if as_json:
         console.json(summary)
     else:
@@ -80,6 +82,8 @@ def run(
         studies.show_rows(rows, [*names, "repeat"] if study.repeats > 1 else names)
         for each in compared:
             console.verdict(f"{each['condition']}: {each['verdict'] or each['why']}")
+            for doubt in each["doubts"]:
+                console.doubt(doubt)
             if each["report"]:
                 console.out.print(f"Report: {folder / str(each['report'])}", soft_wrap=True)
         console.out.print(f"Overview: {page}", soft_wrap=True)
@@ -88,15 +92,21 @@ def run(
     studies.refuse_failed(book, (run for _, run in runs), again)
 
 
-def _overview(title: str, rows: pl.DataFrame, compared: list[dict[str, Any]], folder: Path) -> Path:
+def _overview(
+    title: str,
+    rows: pl.DataFrame,
+    compared: list[dict[str, Any]],
+    folder: Path,
+    failed: dict[str, str],
+) -> Path:
     from servescope.loadgen.study import OVERVIEW
     from servescope.reports.overview import Outcome, write_overview
 
     outcomes = [
-        Outcome(each["condition"], each["verdict"], each["why"], each["report"])
+        Outcome(each["condition"], each["verdict"], each["why"], each["report"], each["doubts"])
         for each in compared
     ]
-    return write_overview(title, rows, outcomes, folder / OVERVIEW)
+    return write_overview(title, rows, outcomes, folder / OVERVIEW, failed)
 
 
 @app.command()
@@ -206,11 +216,16 @@ def _conditions(
 
 
 def _compared(
-    cell: Cell, systems: dict[str, list[Run]], folder: Path, slo: SLO | None
+    cell: Cell,
+    systems: dict[str, list[Run]],
+    folder: Path,
+    slo: SLO | None,
+    failed: list[dict[str, str | None]],
 ) -> dict[str, Any]:
     """Write the report of one workload at one load; returns its verdict, or why there is none."""
     from servescope.loadgen.study import REPORTS
     from servescope.reports import story_of, write
+    from servescope.reports.blocks import doubts_of
     from servescope.traces.errors import ServescopeError
 
     said: dict[str, Any] = {
@@ -221,13 +236,17 @@ def _compared(
         "repeats": len(next(iter(systems.values()))),
         "verdict": None,
         "why": None,
+        "doubts": (),
         "report": f"{REPORTS}/{cell.condition}.html",
     }
+    here = [each for each in failed if each["condition"] == cell.condition]
+    whys = [f"{each['run']}: {each['why']}" for each in here]
     try:
-        story = story_of(list(systems.values()), slo)
-        write(story, folder / said["report"], overwrite=True)
+        story = story_of(list(systems.values()), slo, missing=whys)
+        made = write(story, folder / said["report"], overwrite=True)
     except ServescopeError as error:
         return said | {"report": None, "why": str(error)}
+    said["doubts"] = tuple(doubt for doubt in doubts_of(made) if doubt not in whys)
     if story.comparison is not None:
         return said | {"verdict": story.comparison.verdict}
     why = story.refused or f"Only {next(iter(systems))} has a run that is done."

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from servescope.cli import console
-from servescope.cli.conclude import refuse_unmeasured
+from servescope.cli.conclude import refuse_invalid, refuse_unmeasured
 from servescope.cli.options import Json, Slo, Trim, trimmed
 from servescope.cli.options import slo as read_slo
 
@@ -80,3 +80,4 @@ def report(
     if story.refused:
         raise story.refused
     refuse_unmeasured(opened)
+    refuse_invalid(opened)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import typer
 
 from servescope.cli import console
 from servescope.cli.conclude import INTERRUPTED
+from servescope.cli.options import trimmed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -119,10 +121,11 @@ def load(cell: Cell) -> str:
     return "" if cell.load.speed_up is None else f"x {cell.load.speed_up:g}"
 
 
-def runs_of(study: Study, book: Book, out: Path) -> list[tuple[Cell, Run]]:
+def runs_of(study: Study, book: Book, out: Path, trim: str = "none") -> list[tuple[Cell, Run]]:
     """Return the runs that are done: by workload, load, repeat and system, as the study has them.
 
-    That order is not the one in which they were made.
+    That order is not the one in which they were made. The warm-up is left out as --trim says, alike
+    in all runs of a workload at a load.
     """
     from servescope.traces import Run
 
@@ -134,7 +137,11 @@ def runs_of(study: Study, book: Book, out: Path) -> list[tuple[Cell, Run]]:
         return *at, cell.repeat, systems.index(cell.system)
 
     done = sorted((entry.cell for entry in book.in_state("done")), key=place)
-    return [(cell, Run.open(out / cell.path)) for cell in done]
+    runs: list[tuple[Cell, Run]] = []
+    for _, cells in groupby(done, key=lambda cell: cell.condition):
+        alike = list(cells)
+        runs += zip(alike, trimmed([Run.open(out / c.path) for c in alike], trim), strict=True)
+    return runs
 
 
 def rows_of(runs: Sequence[tuple[Cell, Run]], slo: SLO | None) -> pl.DataFrame:
@@ -193,7 +200,15 @@ def _written(value: Any, form: str) -> str | None:
 
 def failures(book: Book) -> list[dict[str, str | None]]:
     """Return the runs that failed, and why."""
-    return [{"run": entry.path, "why": entry.why} for entry in book.in_state("failed")]
+    return [
+        {"run": entry.path, "condition": entry.cell.condition, "why": entry.why}
+        for entry in book.in_state("failed")
+    ]
+
+
+def whys(book: Book) -> dict[str, str]:
+    """Return why each run that failed did, by its folder."""
+    return {entry.path: entry.why or "" for entry in book.in_state("failed")}
 
 
 def refuse_failed(book: Book, runs: Iterable[Run], again: str) -> None:

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from servescope.cli import console, studies
-from servescope.cli.options import TP, Gpu, Json, Params, Seed, Slo, Warmup, checked, run_directory
+from servescope.cli.options import (
+    TP,
+    Gpu,
+    Json,
+    Params,
+    Seed,
+    Slo,
+    Trim,
+    Warmup,
+    checked,
+    run_directory,
+)
 from servescope.cli.options import slo as read_slo
 from servescope.cli.system_options import (
     AnyModel,
@@ -69,6 +80,7 @@ def sweep(
     seed: Seed = 0,
     slo: Slo = None,
     warmup: Warmup = 0.0,
+    trim: Trim = "none",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -104,7 +116,7 @@ def sweep(
     folder = run_directory(out, study.name)
     again = f"the same command with --out {folder}"
     book = studies.make(study, folder, again, quiet=quiet)
-    runs = studies.runs_of(study, book, folder)
+    runs = studies.runs_of(study, book, folder, trim)
     rows = studies.rows_of(runs, read_slo(slo))
     told = {
         "system": study.systems[0].name,
@@ -115,7 +127,7 @@ def sweep(
     }
     write_json(folder / "sweep.json", told)
     rows.write_csv(folder / "sweep.csv")
-    page = write_overview(study.name, rows, (), folder / OVERVIEW)
+    page = write_overview(study.name, rows, (), folder / OVERVIEW, studies.whys(book))
     if as_json:
         console.json(told)
     else:

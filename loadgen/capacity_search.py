@@ -367,6 +367,13 @@ def _doubts(made: Sequence[Made], supply: _Supply, asked: Sequence[Asked]) -> li
             f"In {len(long)} of {len(made)} probes a program in ten lasted longer than a quarter of"
             " the probe: fewer were in flight than would be in time. Give a larger --budget."
         )
+    if pair := capacity.torn([each.probe for each in made]):
+        failed, passed = pair
+        doubts.append(
+            f"A probe at {failed.load:.4g} burned {failed.rate:.3g} times what the SLO allows, one"
+            f" at {passed.load:.4g} {passed.rate:.2g} times: which stretch of the workload they"
+            " held decided more than the load. Give a larger --budget, so that each holds more."
+        )
     suspect = [each.run.path.name for each in made if each.run.info.validity == "suspect"]
     if suspect:
         doubts.append(f"{len(suspect)} of {len(made)} probes are suspect; their doubts say why.")

@@ -174,7 +174,8 @@ def _judge_load(doubts: Doubts, health: Health, calibration: Calibration) -> Non
 
 
 def _gap_tail_s(calls: pl.DataFrame) -> float | None:
-    gaps = calls.select(
+    # where all are null, polars forgets of what they are null
+    gaps = calls.drop_nulls("chunk_s").select(
         pl.col("chunk_s").list.diff(null_behavior="drop").explode(empty_as_null=False)
     )
     tail: float | None = gaps.to_series().quantile(0.99)

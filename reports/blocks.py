@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,3 +72,13 @@ class Section:
 def told(columns: Sequence[Column], rows: Sequence[dict[str, Cell]]) -> tuple[Column, ...]:
     """Return the columns in which any row has something to say."""
     return tuple(c for c in columns if any(row.get(c.key) is not None for row in rows))
+
+
+def doubts_of(sections: Iterable[Section]) -> list[str]:
+    """Return every doubt that stands in sections, in their order."""
+    return [
+        block.text
+        for section in sections
+        for block in section.blocks
+        if isinstance(block, Note) and block.kind == "doubt"
+    ]

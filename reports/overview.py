@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import plotly.graph_objects as go
 import polars as pl
@@ -13,6 +14,7 @@ from servescope.reports import render
 from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table, told
 from servescope.reports.canvas import LOG, canvas, line_of, short
 
+_NONE: Mapping[str, str] = {}
 # What is drawn over the offered load: column, axis, factor, whether on a log axis, how to read it.
 _CURVES = (
     ("ttft_p99_s", "TTFT p99 (ms)", 1000.0, True, "The knee is where the queue begins."),
@@ -43,39 +45,49 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one load: its name, the verdict or why there is none, its page if it has one."""
+    """What came of one load: its name, the verdict or why there is none, its page if it has one.
+
+    `doubts` are those of its report.
+    """
 
     condition: str
     verdict: str | None
     why: str | None = None
     report: str | None = None
+    doubts: tuple[str, ...] = ()
 
 
-def write_overview(title: str, rows: pl.DataFrame, outcomes: Sequence[Outcome], out: Path) -> Path:
+def write_overview(
+    title: str,
+    rows: pl.DataFrame,
+    outcomes: Sequence[Outcome],
+    out: Path,
+    failed: Mapping[str, str] = _NONE,
+) -> Path:
     """Write the page of a study, replacing one of before; returns its path.
 
     `rows` has a row a run: the columns of `analysis.sweep`, and workload, rate_rps, speed_up and
-    repeat.
+    repeat. `failed` says of the runs that have no row why.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render.html(title, sections_of(rows, outcomes)), encoding="utf-8")
+    out.write_text(render.html(title, sections_of(rows, outcomes, failed)), encoding="utf-8")
     return out
 
 
-def sections_of(rows: pl.DataFrame, outcomes: Sequence[Outcome]) -> list[Section]:
-    """Return the verdict of every load, the curves over load, and a row a run."""
+def sections_of(
+    rows: pl.DataFrame, outcomes: Sequence[Outcome], failed: Mapping[str, str] = _NONE
+) -> list[Section]:
+    """Return the verdict of every load and what failed, the curves over load, and a row a run."""
     made = []
-    if outcomes:
-        notes = tuple(
-            Note(
-                "verdict" if each.verdict else "doubt",
-                each.verdict or each.why or "",
-                each.condition,
-                each.report or "",
-            )
-            for each in outcomes
-        )
-        made.append(Section("verdicts", "Load by load", notes))
+    notes = []
+    for each in outcomes:
+        kind: Literal["verdict", "doubt"] = "verdict" if each.verdict else "doubt"
+        said = each.verdict or each.why or ""
+        notes.append(Note(kind, said, each.condition, each.report or ""))
+        notes += [Note("doubt", doubt, "Doubt") for doubt in each.doubts]
+    notes += [Note("doubt", why, f"FAILED, {run}") for run, why in failed.items()]
+    if notes:
+        made.append(Section("verdicts", "Load by load", tuple(notes)))
     figures = curves(rows)
     if figures:
         made.append(Section("curves", "Over the offered load", tuple(figures)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from servescope.analysis.comparison import compare
@@ -21,22 +22,24 @@ def story_of(
     systems: Sequence[Run | Sequence[Run]],
     slo: SLO | None = None,
     profiles: Sequence[Profile] = (),
+    missing: Sequence[str] = (),
 ) -> Story:
     """Make the story of one run, or of systems that ran one plan; the first is the baseline.
 
     A system is a run or its repeats. Those that cannot be compared are told side by side, and
-    `refused` of the story says why. `profiles` are told beside our own numbers.
+    `refused` of the story says why. `profiles` are told beside our own numbers. `missing` says
+    which runs there should have been, and why they failed.
     """
     if not systems:
         raise InputError("There is no run to report.", "Name one or more.")
     runs = tuple(system if isinstance(system, Run) else system[0] for system in systems)
-    asked = tuple(profiles)
+    story = Story(runs, slo, profiles=tuple(profiles), missing=tuple(missing))
     if len(systems) == 1:
-        return Story(runs, slo, profiles=asked)
+        return story
     try:
-        return Story(runs, slo, compare(systems, slo), profiles=asked)
+        return replace(story, comparison=compare(systems, slo))
     except InputError as error:
-        return Story(runs, slo, refused=error, profiles=asked)
+        return replace(story, refused=error)
 
 
 def sections_of(story: Story) -> list[Section]:

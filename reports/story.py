@@ -14,6 +14,7 @@ from servescope.analysis.pairing import names_of
 from servescope.analysis.profiles import Profile, Seen
 from servescope.analysis.sample import Sample
 from servescope.analysis.slo import SLO
+from servescope.analysis.steady_state import Steadiness, steadiness_of
 from servescope.analysis.totals import Whole
 from servescope.traces.errors import InputError
 from servescope.traces.run import Run
@@ -32,6 +33,7 @@ class Story:
     comparison: Comparison | None = None
     refused: InputError | None = None  # why runs were not compared
     profiles: tuple[Profile, ...] = ()
+    missing: tuple[str, ...] = ()  # which runs there should have been, and why they failed
 
     @property
     def title(self) -> str:
@@ -67,6 +69,12 @@ class Story:
         """Values of a metric in each run that has any, by name."""
         found = {name: each.distributions[metric] for name, each in self.measured.items()}
         return {name: sample for name, sample in found.items() if len(sample)}
+
+    @cached_property
+    def steady(self) -> dict[str, Steadiness]:
+        """How steady each run was, by name; runs without an answered call are left out."""
+        found = {name: steadiness_of(measured) for name, measured in self.measured.items()}
+        return {name: steady for name, steady in found.items() if steady}
 
     @cached_property
     def seen(self) -> dict[str, Seen]:

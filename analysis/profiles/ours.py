@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from servescope.analysis.attainment import attained
-from servescope.analysis.intervals import fewest
+from servescope.analysis.intervals import bounded
 from servescope.analysis.metrics import METRICS
 from servescope.analysis.profiles.profile import Field
 from servescope.analysis.slo import SLO
@@ -55,6 +55,6 @@ def _of_metric(name: str, field: Field, whole: Whole) -> float | None:
             return sample.max()
         case str(percent):
             q = float(percent[1:]) / 100
-            return sample.quantile(q) if len(sample) >= fewest(q) else None
+            return bounded(sample, q)
         case None:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from servescope.analysis.comparison import Challenge, Comparison
+from servescope.analysis.comparison import Challenge, Comparison, Difference
 from servescope.analysis.metrics import METRICS
 from servescope.reports import figures
 from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table, told
@@ -39,8 +39,7 @@ def _table(comparison: Comparison, challenge: Challenge) -> Table:
         {
             "statistic": row.label,
             "verdict": row.verdict,
-            "a": None if METRICS[row.metric].unit == "ratio" else row.a,
-            "b": None if METRICS[row.metric].unit == "ratio" else row.b,
+            **_beside(row),
             "ratio": row.b / row.a if row.a else None,
             "low": row.ratio.low if row.ratio else None,
             "high": row.ratio.high if row.ratio else None,
@@ -58,6 +57,8 @@ def _table(comparison: Comparison, challenge: Challenge) -> Table:
         Column("verdict", f"{b} is"),
         Column("a", f"{a} (ms)", "ms"),
         Column("b", f"{b} (ms)", "ms"),
+        Column("a_ratio", a, "ratio"),
+        Column("b_ratio", b, "ratio"),
         Column("ratio", f"{b} / {a}", "ratio"),
         Column("low", "95 % from", "ratio"),
         Column("high", "to", "ratio"),
@@ -83,3 +84,10 @@ def _table(comparison: Comparison, challenge: Challenge) -> Table:
     else:
         says += " There are too few for intervals."
     return Table(told(columns, rows), rows, says)
+
+
+def _beside(row: Difference) -> dict[str, Cell]:
+    """Return the values of both systems; a ratio is no time, and has columns of its own."""
+    if METRICS[row.metric].unit == "ratio":
+        return {"a": None, "b": None, "a_ratio": row.a, "b_ratio": row.b}
+    return {"a": row.a, "b": row.b, "a_ratio": None, "b_ratio": None}

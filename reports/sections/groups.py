@@ -28,15 +28,16 @@ _COLUMNS = (
     Column("norm_mean", "normalised (ms/token)", "ms"),
 )
 # The first turn of a program finds no cache of its own; later ones may.
+_OF_TURNS = ("first (cold)", "2 to 3", "4 to 7", "8 and later", "none")
 TURNS = (
     pl.when(col("turn") == 0)
-    .then(pl.lit("first (cold)"))
+    .then(pl.lit(_OF_TURNS[0]))
     .when(col("turn") <= 2)
-    .then(pl.lit("2 to 3"))
+    .then(pl.lit(_OF_TURNS[1]))
     .when(col("turn") <= 6)
-    .then(pl.lit("4 to 7"))
+    .then(pl.lit(_OF_TURNS[2]))
     .when(col("turn").is_not_null())
-    .then(pl.lit("8 and later"))
+    .then(pl.lit(_OF_TURNS[3]))
 )
 
 
@@ -54,6 +55,8 @@ def groups(story: Story) -> Section | None:
                 rows.append({"group": "none" if value is None else str(value), "run": name, **row})
         if rows:
             order = list(dict.fromkeys(row["group"] for row in rows))
+            if column == "turns":
+                order.sort(key=_OF_TURNS.index)
             rows.sort(key=lambda row: order.index(row["group"]))
             columns = (Column("group", title), Column("run", "run"), *told(_COLUMNS, rows))
             tables.append(Table(columns, rows))

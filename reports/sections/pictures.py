@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from servescope.analysis.intervals import fewest
 from servescope.reports import figures, timelines
 from servescope.reports.blocks import Figure, Section
 from servescope.reports.story import Story
@@ -24,7 +25,10 @@ def pictures(story: Story) -> Section:
         says = f"TTFT of calls at the moment they were due, above what arrived{said}."
         picture = timelines.latency(story.calls, "ttft", story.servers)
         blocks.append(Figure(picture, says, wide=True))
-        says = "TTFT against the length of the prompt: p50, and p99 where a bin holds 100 calls."
+        says = (
+            "TTFT against the length of the prompt: p50, and p99 where a bin holds the"
+            f" {fewest(0.99)} calls that it needs."
+        )
         blocks.append(Figure(figures.over_length(story.calls, "ttft"), says))
     in_flight = {name: whole.in_flight for name, whole in story.wholes.items()}
     says = "Calls sent and not ended: the load that was there."

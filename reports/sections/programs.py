@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from servescope.analysis.intervals import bounded
 from servescope.analysis.metrics import JCT_PARTS, METRICS, QUANTILES
 from servescope.analysis.survival import of_programs
 from servescope.reports import figures
@@ -42,7 +43,7 @@ def programs(story: Story) -> Section | None:
                 "n": len(jct),
                 "jct": jct.mean(),
                 **parts[name],
-                **{f"slowdown_{label}": slowdown.quantile(q) for label, q in QUANTILES.items()},
+                **{f"slowdown_{label}": bounded(slowdown, q) for label, q in QUANTILES.items()},
             }
         )
     if not rows:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from servescope.analysis.attainment import attained
+from collections.abc import Sequence
+
+from servescope.analysis.attainment import attained, requirements, unasked
 from servescope.reports.blocks import Note, Section
+from servescope.reports.sections.steadiness import unsteady
 from servescope.reports.story import Story
 
 
@@ -12,6 +15,7 @@ def verdict(story: Story) -> Section:
     notes: list[Note] = []
     if story.refused:
         notes.append(Note("doubt", str(story.refused), "NOT COMPARED"))
+    notes += [Note("doubt", text, "FAILED") for text in story.missing]
     if story.comparison:
         several = len(story.comparison.challenges) > 1
         notes += [
@@ -23,7 +27,8 @@ def verdict(story: Story) -> Section:
         if validity == "unfinished":
             held = story.calls[name].height
             text = (
-                f"{name} never ended: {held} of {run.info.planned_calls} planned calls are in it."
+                f"{name} has not ended, or was killed: {held} of {run.info.planned_calls} planned"
+                " calls are in it."
             )
             notes.append(Note("doubt", text, "UNFINISHED"))
         elif validity != "valid":
@@ -31,7 +36,13 @@ def verdict(story: Story) -> Section:
             notes.append(Note("doubt", text, validity.upper()))
     if not story.comparison:
         notes += [Note("verdict", served(story, name)) for name in story.named]
-    said = story.comparison.doubts if story.comparison else _doubts(story)
+    said = [*(story.comparison.doubts if story.comparison else _doubts(story)), *unsteady(story)]
+    if story.slo:
+        said += [
+            f"{name}: The SLO asks calls where {where}, and there is none."
+            for name, measured in story.measured.items()
+            for where in unasked(measured, story.slo)
+        ]
     notes += [Note("doubt", doubt, "Doubt") for doubt in _merged(said, story)]
     return Section("verdict", "Verdict", tuple(notes))
 
@@ -45,24 +56,26 @@ def served(story: Story, name: str) -> str:
     if story.slo and story.slo.of_each:
         met = attained(whole.measured, story.slo)
         text += f", {met.share:.1%} of {met.per} within {story.slo}"
+    if story.slo:
+        text += "".join(
+            f"; {each.condition}: {each.verdict}"
+            for each in requirements(whole.measured, story.slo)
+        )
     return f"{name}: {text}." if len(story.named) > 1 else f"{text}."
 
 
 def _doubts(story: Story) -> tuple[str, ...]:
-    several = len(story.named) > 1
     return tuple(
-        f"{name}: {doubt}" if several else doubt
-        for name, run in story.named.items()
-        for doubt in run.info.doubts
+        f"{name}: {doubt}" for name, run in story.named.items() for doubt in run.info.doubts
     )
 
 
-def _merged(doubts: tuple[str, ...], story: Story) -> list[str]:
+def _merged(doubts: Sequence[str], story: Story) -> list[str]:
     """Say once what is doubted of every run."""
     names = list(story.named)
     merged: dict[str, list[str]] = {}
     for doubt in doubts:
-        name = next((n for n in names if len(names) > 1 and doubt.startswith(f"{n}: ")), "")
+        name = next((n for n in names if doubt.startswith(f"{n}: ")), "")
         merged.setdefault(doubt.removeprefix(f"{name}: ") if name else doubt, []).append(name)
     return [
         text if len(who) == len(names) or who == [""] else f"{', '.join(who)}: {text}"

@@ -5,9 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from streams import STREAMS, streams
 
 from servescope.analysis import SLO, Measured, attained
-from servescope.analysis.attainment import attained_at, by_group, jain, judged, requirements
+from servescope.analysis.attainment import (
+    attained_at,
+    by_group,
+    jain,
+    judged,
+    requirements,
+    unasked,
+)
 from servescope.traces import Run
 from servescope.traces.errors import InputError
 
@@ -162,12 +172,49 @@ def test_a_program_belongs_to_a_group_by_its_first_call(call: Make, a_run: MakeR
 def test_a_failure_took_for_ever_in_a_quantile_and_is_left_out_of_a_mean(
     call: Make, failed: Make, a_run: MakeRun
 ) -> None:
-    rows = [call(str(n), n, n + 1.0) for n in range(98)]
-    two = [failed("x", 98.0), failed("y", 99.0)]
+    rows = [call(str(n), n, n + 1.0) for n in range(392)]
+    eight = [failed(f"x{n}", 392.0 + n) for n in range(8)]
     slo = SLO.parse("p98(ttft)<2s, p99(ttft)<2s, mean(ttft)<2s, p99(jct)<2s")
-    found = requirements(Measured.of(a_run([*rows, *two])), slo)
+    found = requirements(Measured.of(a_run([*rows, *eight])), slo)
     assert [each.value for each in found] == [1.0, math.inf, 1.0, math.inf]
     assert [each.met for each in found] == [True, False, True, False]
+
+
+@settings(max_examples=25)
+@given(STREAMS, st.sampled_from([0.5, 2.0, 8.0]), st.sampled_from([0.125, 1.0]))
+def test_who_meets_an_slo_depends_on_no_unit_and_only_shrinks_as_answers_come_later(
+    call: Make, gaps: list[list[int]], stretch: float, delay: float
+) -> None:
+    asked = "ttft<{}ms, stall<{}ms"
+    slo = SLO.parse(asked.format(260, 900))
+    met = attained(streams(call, gaps), slo).met
+    longer = SLO.parse(asked.format(260 * stretch, 900 * stretch))
+    assert attained(streams(call, gaps, stretch=stretch), longer).met == met
+    assert attained(streams(call, gaps, delay=delay), slo).met <= met
+    looser = SLO.parse(asked.format(520, 1800))
+    assert attained(streams(call, gaps), looser).met >= met
+
+
+def test_too_few_values_do_not_tell_whether_a_quantile_is_below_its_bound(
+    call: Make, a_run: MakeRun
+) -> None:
+    """Of 298 values the largest lies below p99 in more than one of twenty samples."""
+    rows = [call(str(n), n, n + 1.0) for n in range(299)]
+    slo = SLO.parse("p99(ttft)<2s")
+    (few,) = requirements(Measured.of(a_run(rows[:298])), slo)
+    (enough,) = requirements(Measured.of(a_run(rows)), slo)
+    assert (few.value, few.met, few.verdict) == (
+        1.0,
+        None,
+        "cannot tell from 298 values: it takes 299",
+    )
+    assert (enough.met, enough.verdict) == (True, "yes")
+
+
+def test_a_group_that_is_for_no_call_is_named(call: Make, a_run: MakeRun) -> None:
+    run = Measured.of(a_run([call("a", 0.0, 1.0, call_class="chat")]))
+    slo = SLO.parse("class=chat: ttft<1s; class=zz turn=3: ttft<1ms; e2e<9s")
+    assert unasked(run, slo) == ["class is zz and turn is 3"]
 
 
 def test_nothing_measured_meets_no_requirement(failed: Make, a_run: MakeRun) -> None:
@@ -214,8 +261,9 @@ def test_classes_are_told_apart_so_that_a_mixture_hides_nothing(
         failed("d", 0.0, call_class="chat"),
     ]
     table = by_group(Measured.of(a_run(rows)), SLO.parse("ttft<2s"), "call_class")
-    told = table.select("call_class", "calls", "failed", "share", "ttft_p99").rows()
-    assert told == [("chat", 3, 1, pytest.approx(1 / 3), 3.0), ("batch", 1, 0, 0.0, 3.0)]
+    told = table.select("call_class", "calls", "failed", "share", "e2e_mean").rows()
+    assert told == [("chat", 3, 1, pytest.approx(1 / 3), 2.0), ("batch", 1, 0, 0.0, 3.0)]
+    assert table["ttft_p50"].null_count() == 2  # of two values, and of one
     assert by_group(Measured.of(a_run(rows)), None, "client_id").is_empty()
 
 

@@ -8,9 +8,9 @@ from servescope.analysis.binned import peaks, quantiles_over, rate_over, sampled
 
 
 def test_each_bin_has_the_quantiles_of_its_own_values() -> None:
-    calls = pl.DataFrame({"t": [0.0] * 100 + [10.0] * 5, "y": [*range(1, 101), 7, 8, 9, 10, None]})
+    calls = pl.DataFrame({"t": [0.0] * 300 + [10.0] * 5, "y": [*range(1, 301), 7, 8, 9, 10, None]})
     table = quantiles_over(calls, "t", "y", bins=2)
-    assert table.rows() == [(0.0, 100, 50.0, 90.0, 99.0), (10.0, 4, 8.0, None, None)]
+    assert table.rows() == [(0.0, 300, 150.0, 270.0, 297.0), (10.0, 4, 8.0, None, None)]
 
 
 def test_bins_on_a_log_scale_tell_short_from_long() -> None:

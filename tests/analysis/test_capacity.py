@@ -17,9 +17,11 @@ from servescope.analysis.capacity import (
     Probe,
     bracket,
     capacity_of,
+    confirmed,
     in_words,
     next_ask,
     rows_of,
+    torn,
 )
 
 SERVICE_S = 0.1  # of the M/M/1 queue: 10 calls a second at most
@@ -120,6 +122,30 @@ def test_a_narrow_bracket_is_measured_on_both_sides_and_then_confirmed_below() -
     assert found is not None
     assert 0.95 * found.load <= loads[-1] * 1.02 <= 1.02 * found.load
     assert next_ask(probes, 5.0, 10_000) is None  # what was confirmed is not searched again
+
+
+def test_a_search_that_was_not_confirmed_goes_on_with_a_larger_budget() -> None:
+    probes = [flat(4.8, 0.7), flat(4.8 * CLOSE, 2.5)]
+    probes.append(Probe(4.7, 2200.0, flat(4.7, 3.0).burns, "confirm"))
+    assert confirmed(probes) is False
+    assert next_ask(probes, 5.0, 2400) is None  # nothing is left
+    ask = next_ask(probes, 5.0, 4800)
+    assert ask is not None
+    assert ask.stage == "measure"
+    text = in_words("s", probes, capacity_of(probes), unit="programs/s", per_s=None)
+    assert "The last probe does not confirm it: a run of 2200 s at 4.7 burned 3 times" in text
+    assert text.endswith("With a larger budget the search goes on from there.")
+
+
+def test_probes_that_contradict_each_other_make_the_answer_unsure() -> None:
+    low, high = (Probe(x, 75.0, flat(x, rate).burns, "measure") for x, rate in ((6, 50), (6.5, 0)))
+    assert torn([flat(6, 50), flat(6.5, 0)]) is None  # short ones may
+    assert torn([low, high]) == (low, high)
+    assert torn([low, Probe(7, 75.0, flat(7, 60).burns, "measure")]) is None
+    probes = [flat(3, 0.0), low, high]
+    text = in_words("s", probes, capacity_of(probes), unit="programs/s", per_s=None)
+    assert "may meet the SLO up to" in text
+    assert "confidence" not in text
 
 
 def queue(rng: np.random.Generator, bound_s: float, load: float, seconds: float) -> Burn:

@@ -328,9 +328,15 @@ def test_repeats_of_two_systems_are_paired_repeat_by_repeat(rows: Any, a_run: Ma
 
 
 def test_five_repeats_have_two_sections_each_and_ten_one(rows: Any, a_run: MakeRun) -> None:
-    few = [[a_run(rows(programs=12), "a") for _ in range(5)] for _ in range(2)]
-    assert compare(few).sections == 10
-    assert compare([few[0] * 2, few[1] * 2]).sections == 10
+    many = [[a_run(rows(programs=12), "a") for _ in range(10)] for _ in range(2)]
+    assert compare([many[0][:5], many[1][:5]]).sections == 10
+    assert compare(many).sections == 10
+
+
+def test_a_run_is_not_compared_with_itself(rows: Any, a_run: MakeRun) -> None:
+    run = a_run(rows(), "a")
+    with pytest.raises(InputError, match="is named twice"):
+        compare([run, run])
 
 
 def test_a_single_run_is_no_comparison(rows: Any, a_run: MakeRun) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from streams import STREAMS, streams
 
 from servescope.analysis import TOTALS, Measured, totals_of
 from servescope.analysis.totals import Whole
@@ -35,6 +38,30 @@ def test_mean_latency_times_rate_is_the_mean_number_in_flight(call: Make, a_run:
     e2e = Measured.of(run).sample("e2e_due").mean()
     assert e2e is not None
     assert e2e * found["calls_rps"] == pytest.approx(found["concurrency_mean"])
+
+
+@settings(max_examples=25)
+@given(STREAMS, st.sampled_from([0.5, 2.0, 8.0]), st.sampled_from([-64.0, 0.0, 1024.0]))
+def test_in_another_unit_of_time_and_at_another_hour_totals_are_the_same(
+    call: Make, gaps: list[list[int]], stretch: float, later: float
+) -> None:
+    before = totals_of(Whole(streams(call, gaps)))
+    after = totals_of(Whole(streams(call, gaps, stretch=stretch, later=later)))
+    for name, total in TOTALS.items():
+        value = before[name]
+        power = {"s": 1, "1/s": -1, "tokens/s": -1}.get(total.unit, 0)
+        expected = None if value is None else pytest.approx(value * stretch**power, rel=1e-6)
+        assert after[name] == expected, name
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_a_total_of_nothing_is_null_or_nothing_and_never_an_error(
+    failed: Make, a_run: MakeRun, name: str
+) -> None:
+    for rows in ([], [failed("x", 0.0)]):
+        run = a_run(rows)
+        value = TOTALS[name].of(Whole(Measured.of(run), run))
+        assert value is None or value >= 0
 
 
 def test_throughput_counts_what_was_asked_and_what_was_served(

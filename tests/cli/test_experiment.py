@@ -54,7 +54,10 @@ def test_an_experiment_ends_with_rows_verdicts_reports_and_a_summary(
     ]
     assert all(row["validity"] == "valid" for row in summary["runs"])
     assert summary["failed"] == []
+    assert "Without the first" in ended.err  # what the report doubts is said here, too
+    assert "doubt" in (out / "overview.html").read_text()
     for each in summary["comparisons"]:
+        assert any("--trim auto" in doubt for doubt in each["doubts"])
         assert each["systems"] == ["vllm_v0", "sarathi"]  # the first one is the baseline
         assert each["repeats"] == 1  # the second one is the same, and would feign certainty
         assert each["verdict"]
@@ -77,7 +80,7 @@ def test_repeats_that_are_drawn_are_compared_together_and_of_three_systems(
     assert compared["systems"] == ["vllm_v0", "sarathi", "small"]
     assert compared["repeats"] == 2
     assert compared["verdict"]
-    ttft = {(row["system"], row["repeat"]): row["ttft_p99_s"] for row in told["runs"]}
+    ttft = {(row["system"], row["repeat"]): row["ttft_p50_s"] for row in told["runs"]}
     assert ttft["sarathi", 1] != ttft["sarathi", 2]
 
 
@@ -107,6 +110,17 @@ def test_a_plan_shows_the_order_and_runs_nothing(cli: Cli, file: Path, tmp_path:
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_the_warm_up_is_left_out_of_rows_and_verdicts_alike(
+    cli: Cli, file: Path, tmp_path: Path
+) -> None:
+    whole = json.loads(cli("experiment", "run", file, "--out", tmp_path / "out", "--json").out)
+    again = ("experiment", "run", file, "--out", tmp_path / "out", "--json", "--trim")
+    rest = json.loads(cli(*again, "auto").out)
+    assert all(b["calls"] < a["calls"] for a, b in zip(whole["runs"], rest["runs"], strict=True))
+    assert not any("Without the first" in d for each in rest["comparisons"] for d in each["doubts"])
+    assert cli(*again, "soon").code == 2
+
+
 def test_a_system_that_fails_is_a_doubt_and_a_reason_and_the_rest_is_reported(
     cli: Cli, file: Path, tmp_path: Path
 ) -> None:
@@ -132,7 +146,8 @@ def test_a_system_that_fails_is_a_doubt_and_a_reason_and_the_rest_is_reported(
     assert [each["why"] for each in summary["comparisons"]] == [
         "Only vllm_v0 has a run that is done."
     ] * 2
-    assert (out / "reports" / "azure-x1.html").exists()
+    for page in (out / "overview.html", out / "reports" / "azure-x1.html"):
+        assert "no GPU here" in page.read_text()
     shown = cli("experiment", "status", out)
     assert shown.code == 0
     assert "2 of 4 runs are done" in shown.err

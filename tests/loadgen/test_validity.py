@@ -173,6 +173,12 @@ def test_an_answer_in_one_piece_is_said() -> None:
     assert "200 answers of several tokens came in one piece" in doubts
 
 
+def test_a_run_without_a_single_chunk_is_judged_too() -> None:
+    nothing = calls(status="http_500").with_columns(chunk_s=pl.lit(None, dtype=pl.List(pl.Float64)))
+    late = health_of(nothing, late_s=[0.01] * 200)
+    assert judge(nothing, PLAN, late, interrupted=False)[0] == "invalid"
+
+
 def test_a_run_that_served_nothing_is_invalid() -> None:
     validity, doubts = judged(calls(status="connection"))
     assert validity == "invalid"

@@ -49,14 +49,17 @@ def test_without_an_slo_neither_attainment_nor_goodput_is_drawn() -> None:
 
 def test_every_load_has_its_verdict_and_a_link_to_its_page(tmp_path: Path) -> None:
     outcomes = [
-        Outcome("x1", "b served it better.", report="reports/x1.html"),
+        Outcome("x1", "b served it better.", report="reports/x1.html", doubts=("TTFT drifted.",)),
         Outcome("<x2>", None, why="b never became healthy."),
     ]
     table = rows(1.0, 2.0)
-    verdicts = sections_of(table, outcomes)[0]
-    assert [block.kind for block in verdicts.blocks if isinstance(block, Note)] == [
-        "verdict",
-        "doubt",
+    verdicts = sections_of(table, outcomes, {"b/x2-1": "The server ended."})[0]
+    notes = [block for block in verdicts.blocks if isinstance(block, Note)]
+    assert [(note.kind, note.mark) for note in notes] == [
+        ("verdict", "x1"),
+        ("doubt", "Doubt"),
+        ("doubt", "<x2>"),
+        ("doubt", "FAILED, b/x2-1"),
     ]
     page = write_overview("study", table, outcomes, tmp_path / "overview.html").read_text()
     assert '<a href="reports/x1.html">' in page
