@@ -57,8 +57,6 @@ def _table(comparison: Comparison, challenge: Challenge) -> Table:
         Column("verdict", f"{b} is"),
         Column("a", f"{a} (ms)", "ms"),
         Column("b", f"{b} (ms)", "ms"),
-        Column("a_ratio", a, "ratio"),
-        Column("b_ratio", b, "ratio"),
         Column("ratio", f"{b} / {a}", "ratio"),
         Column("low", "95 % from", "ratio"),
         Column("high", "to", "ratio"),
@@ -68,6 +66,8 @@ def _table(comparison: Comparison, challenge: Challenge) -> Table:
         Column("wilcoxon", "Wilcoxon", "p"),
         Column("equivalence", "TOST", "p"),
         Column("delta", "Cliff's delta", "ratio"),
+        Column("a_ratio", f"{a} (ratio)", "ratio"),
+        Column("b_ratio", f"{b} (ratio)", "ratio"),
     )
     says = f"{comparison.pairs} groups of the same call, of the programs that all runs hold whole."
     if comparison.repeats > 1:
