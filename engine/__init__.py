@@ -4,9 +4,20 @@ The HTTP server is `servescope.engine.http`: importing this package does not loa
 """
 
 from servescope.engine.catalog import Gpu, Model, find_gpu, find_model, gpus, models
-from servescope.engine.engine import Counters, Deadlock, Engine, Refused, Step, emulate
+from servescope.engine.decoding import Decoding
+from servescope.engine.engine import (
+    BadPlan,
+    Counters,
+    Deadlock,
+    Engine,
+    Refused,
+    Step,
+    Tokens,
+    emulate,
+)
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks
 from servescope.engine.policy import Batch, System, View
+from servescope.engine.prefixes import Prefixes, Segment
 from servescope.engine.request import Request, Status
 from servescope.engine.step_time import Load, Overhead, StepTime
 from servescope.engine.systems import SYSTEMS, installed_systems, make_system
@@ -15,22 +26,27 @@ from servescope.engine.virtual import Source, run
 __all__ = [
     "BLOCK_TOKENS",
     "SYSTEMS",
+    "BadPlan",
     "Batch",
     "BlockPool",
     "Counters",
     "Deadlock",
+    "Decoding",
     "Engine",
     "Gpu",
     "Load",
     "Model",
     "Overhead",
+    "Prefixes",
     "Refused",
     "Request",
+    "Segment",
     "Source",
     "Status",
     "Step",
     "StepTime",
     "System",
+    "Tokens",
     "View",
     "blocks_for",
     "emulate",

@@ -62,6 +62,7 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     small_ops_s_per_element: float
     kv_mbu: float
     attention_mfu: float
+    host_bandwidth: float
     all_reduce: dict[int, AllReduce]
 
 

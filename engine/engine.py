@@ -1,16 +1,23 @@
 """Iteration-level continuous batching: a queue, a block pool, a policy and a step time.
 
-The engine has no clock: it is told what time it is, and says when its step ends.
+The engine has no clock: it is told what time it is, and says when its step ends. Steps that only
+decode are run many at a time, for as long as nothing can change what the policy would plan;
+whatever comes in between cuts them short.
 """
 
+from __future__ import annotations
+
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from servescope.engine.catalog import find_gpu, find_model
+from servescope.engine.decoding import Decoding
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks
 from servescope.engine.policy import Batch, System, View
+from servescope.engine.prefixes import Segment
 from servescope.engine.request import Request, Status
 from servescope.engine.step_time import Load, StepTime
 from servescope.traces.errors import InputError, ServescopeError
@@ -24,13 +31,32 @@ class Deadlock(ServescopeError):
     """There is work, and the policy plans none of it."""
 
 
-class Step(NamedTuple):
-    """One iteration on its way, from start to end on the engine's clock (s)."""
+class BadPlan(ServescopeError):
+    """A policy planned what cannot be done."""
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """One step on its way, or several that decode alone, on the engine's clock (s)."""
 
     batch: Batch
-    load: Load
+    load: Load  # of the first
     starts_s: float
-    ends_s: float
+    ends: list[float]
+    admissions: list[int]  # of who prefills: what was preempted meanwhile gets nothing
+    over: int = 0  # steps that have ended
+
+    @property
+    def ends_s(self) -> float:
+        """When the last of them ends."""
+        return self.ends[-1]
+
+
+class Tokens(NamedTuple):
+    """What a step gave: requests whose prompt it completed, and requests that are done."""
+
+    prompted: list[Request]
+    finished: list[Request]
 
 
 @dataclass(slots=True)
@@ -64,12 +90,11 @@ class Engine:
         self.counters = Counters()
         self._waiting: deque[Request] = deque()
         self._prefilling: list[Request] = []
-        self._decoding: list[Request] = []
+        self._decoding = Decoding()
         self._requests: dict[str, Request] = {}
         self._kept_tokens = 0  # computed for requests that have left
         self._step: Step | None = None
         self._now = 0.0
-        self.view = View(self._waiting, self._prefilling, self._decoding, pool)
 
     @property
     def waiting(self) -> int:
@@ -81,20 +106,30 @@ class Engine:
         """How many requests hold KV blocks."""
         return len(self._prefilling) + len(self._decoding)
 
+    @property
+    def ends_s(self) -> float | None:
+        """When what is on its way ends; None when nothing is."""
+        return self._step.ends_s if self._step else None
+
+    @property
+    def view(self) -> View:
+        """What a policy would see now."""
+        return View(self._waiting, self._prefilling, self._decoding, self.pool, self._now)
+
     def require_fit(self, request: Request) -> None:
         """Raise Refused when the request can never be served, however idle the engine is."""
-        if request.input_tokens < 1 or request.output_tokens < 1:
+        asked = request._output_tokens
+        if request.input_tokens < 1 or asked < 1:
             raise Refused(
-                f"The request has {request.input_tokens} prompt tokens and asks for "
-                f"{request.output_tokens}.",
+                f"The request has {request.input_tokens} prompt tokens and asks for {asked}.",
                 "Both must be at least 1.",
             )
-        tokens = request.input_tokens + request.output_tokens
+        tokens = request.input_tokens + asked
         if tokens > self.context_tokens:
             raise Refused(
                 f"This model's maximum context length is {self.context_tokens} tokens; the "
-                f"request asks for {tokens} ({request.input_tokens} in the prompt, "
-                f"{request.output_tokens} to generate).",
+                f"request asks for {tokens} ({request.input_tokens} in the prompt, {asked} to "
+                "generate).",
                 "Shorten the prompt or lower max_tokens.",
             )
         room = self.pool.total - self.pool.watermark
@@ -111,97 +146,102 @@ class Engine:
     def submit(self, request: Request, now: float) -> None:
         """Put a request at the end of the queue, or raise Refused."""
         self.require_fit(request)
-        self._advance(now)
+        self._cut(now)
         self._requests[request.id] = request
         self._waiting.append(request)
 
-    def begin(self, now: float) -> Step | None:
-        """Start the next step at `now`; None when there is nothing to do."""
-        waiting, prefilling, decoding = self._waiting, self._prefilling, self._decoding
-        if not (waiting or prefilling or decoding):
-            return None
+    def begin(self, now: float, until: float = float("inf")) -> Step | None:
+        """Start the next step at `now`, or steps that decode alone up to the first end at `until`.
+
+        Returns None when there is nothing to do.
+        """
         if self._step is not None:
             raise RuntimeError("the step before is not finished")
         self._advance(now)
+        if not (self._waiting or self.running):
+            return None
         batch = self.system.plan(self.view)
-        if not (batch.prefill or batch.decode):
-            raise Deadlock(
-                f"{type(self.system).__name__} plans nothing, with {len(waiting)} requests "
-                f"waiting, {self.running} running and {self.pool.free} KV blocks free.",
-                "Its limits cannot admit what is submitted: raise them.",
-            )
         for request in batch.preempt:
-            self._preempt(request)
-        for request, blocks in batch.admit:
-            self._admit(request, blocks, now)
+            self._preempt(request, batch.swap)
+        for request, _ in batch.admit:  # before any block is taken, which may drop what they find
+            self._take_out(request)
+        swapped = sum(self._admit(request, blocks, now) for request, blocks in batch.admit)
 
-        pool = self.pool
-        tokens = sequences = len(batch.decode)
-        kv_tokens = 0
+        pool, decoding = self.pool, self._decoding
+        tokens = sequences = kv_tokens = 0
+        if batch.decode and decoding:
+            tokens = sequences = len(decoding)
+            kv_tokens = decoding.kv_tokens
         pairs = 0.0
         for request, piece in batch.prefill:
-            computed = request.computed
-            missing = blocks_for(computed + piece) - request.blocks
+            computed = request._computed
+            if request.status is not Status.RUNNING or not 0 < piece <= request.remaining:
+                raise self._bad(
+                    f"{piece} tokens of {request.id!r}, which is {request.status.value} with "
+                    f"{request.remaining} to compute"
+                )
+            missing = blocks_for(computed + piece) - request._blocks
             if missing > 0:
                 pool.take(missing)
-                request.blocks += missing
+                request._blocks += missing
             tokens += piece
             sequences += 1
             pairs += piece * (computed + (piece + 1) / 2)  # causal: each sees itself and before
-        for request in batch.decode:
-            computed = request.computed
-            if computed == request.blocks * BLOCK_TOKENS:
-                pool.take(1)
-                request.blocks += 1
-            kv_tokens += computed
-        load = Load(tokens, sequences, kv_tokens, pairs)
-        self._step = Step(batch, load, now, now + self.step_time(load))
+        if not tokens:
+            raise Deadlock(
+                f"{type(self.system).__name__} plans nothing, with {len(self._waiting)} requests "
+                f"waiting, {self.running} running and {pool.free} KV blocks free.",
+                "Its limits cannot admit what is submitted: raise them.",
+            )
+        load = Load(tokens, sequences, kv_tokens, pairs, swapped)
+        ends = [now + self.step_time(load)]
+        if kv_tokens:
+            pool.take(decoding.begin())
+            if batch.steps > 1 and not batch.prefill and ends[0] < until:
+                self._run_on(ends, load, batch.steps, until)
+        admissions = [request._admissions for request, _ in batch.prefill]
+        self._step = Step(batch, load, now, ends, admissions)
         return self._step
 
-    def finish(self, step: Step) -> list[Request]:
-        """End the step and return the requests that got a token, in the order of the batch."""
+    def decoding(self, step: Step) -> list[Request]:
+        """Return the requests that a step on its way gives their next token."""
+        return list(self._decoding) if step.load.kv_tokens else []
+
+    def finish(self, step: Step) -> Tokens:
+        """End what is on its way, and return who got a first token of a prompt, and who is done."""
         if step is not self._step:
             raise RuntimeError("this step is not on its way")
+        self._over(step, len(step.ends))
         self._step = None
         self._now = now = step.ends_s
-        counters = self.counters
-        running = Status.RUNNING
-        emitted: list[Request] = []
-        done = False
-
-        for request, piece in step.batch.prefill:
-            if request.status is not running:  # aborted while the step ran
-                continue
-            request.computed += piece
-            request.remaining -= piece
+        counters, decoding = self.counters, self._decoding
+        finished = decoding.finished()
+        for request in finished:
+            self._leave(request, Status.FINISHED)
+        prompted: list[Request] = []
+        for (request, piece), admission in zip(step.batch.prefill, step.admissions, strict=True):
+            if request.status is not Status.RUNNING or request._admissions != admission:
+                continue  # aborted or preempted while the step ran
+            request._computed += piece
             counters.computed_tokens += piece
-            if request.remaining == 0:
-                self._prefilling.remove(request)
-                self._decoding.append(request)
-                if request.generated == 0:
-                    counters.prompt_tokens += request.input_tokens
-                request.remaining = 1
-                emitted.append(request)
-        prefilled = len(emitted)
-        for request in step.batch.decode:
-            if request.status is running:
-                request.computed += 1
-                emitted.append(request)
-        for request in emitted:
-            request.generated += 1
-            request.token_s.append(now)
-            if request.generated == request.output_tokens:
+            if request.remaining:
+                continue
+            self._prefilling.remove(request)
+            if request._generated == 0:
+                counters.prompt_tokens += request.input_tokens
+            request._generated += 1
+            request._token_s.append(now)
+            counters.generation_tokens += 1
+            prompted.append(request)
+            self._share(request, request.prefix, request.input_tokens)
+            if request._generated == request._output_tokens:
                 self._leave(request, Status.FINISHED)
-                done = True
+                finished.append(request)
+            else:
+                self.pool.release(decoding.add(request))
+        return Tokens(prompted, finished)
 
-        if done:
-            self._decoding[:] = [each for each in self._decoding if each.status is running]
-        counters.steps += 1
-        counters.computed_tokens += len(emitted) - prefilled
-        counters.generation_tokens += len(emitted)
-        return emitted
-
-    def abort(self, request_id: str) -> bool:
+    def abort(self, request_id: str, now: float | None = None) -> bool:
         """Drop a request and free its blocks; False when it is not here (any more).
 
         A step that computes it goes on as long as planned, without a token for it.
@@ -209,71 +249,181 @@ class Engine:
         request = self._requests.get(request_id)
         if request is None:
             return False
-        for place in (self._waiting, self._prefilling, self._decoding):
-            if request in place:
-                place.remove(request)
+        self._cut(self._now if now is None else now)
+        if request.status is Status.WAITING:
+            self._waiting.remove(request)
+        elif request not in self._decoding:
+            self._prefilling.remove(request)
         self._leave(request, Status.ABORTED)
         return True
 
     def check(self) -> None:
         """Assert what must hold between any two calls."""
+        pool, prefixes = self.pool, self.pool.prefixes
         running = [*self._prefilling, *self._decoding]
         everyone = [*self._waiting, *running]
         assert len({each.id for each in everyone}) == len(everyone) == len(self._requests)
-        assert 0 <= self.pool.free <= self.pool.total
-        assert sum(each.blocks for each in everyone) == self.pool.used
+        assert 0 <= pool.free <= pool.total
+        private = sum(each.blocks - each._shared for each in everyone)
+        assert pool.free + private + (prefixes.blocks if prefixes else 0) == pool.total
         assert all(each.status is Status.WAITING and each.blocks == 0 for each in self._waiting)
         assert all(each.status is Status.RUNNING for each in running)
         for each in everyone:
-            assert each.computed + each.remaining == each.input_tokens + each.generated
-            assert each.computed <= each.blocks * BLOCK_TOKENS
-            assert each.generated == len(each.token_s) < each.output_tokens
+            generated = each.generated
+            assert each.computed + each.remaining == each.input_tokens + generated
+            assert each.swapped or each.computed <= each.blocks * BLOCK_TOKENS
+            assert generated == len(each.token_s) < each._output_tokens
+        assert self._decoding.kv_tokens == sum(each.computed for each in self._decoding)
+        if prefixes:
+            prefixes.check()
         # Every token computed belongs to somebody: here, gone, or lost to a preemption.
-        held = sum(each.computed for each in everyone)
+        held = sum(each.computed - each.cached_tokens for each in everyone)
         counters = self.counters
         kept = held + self._kept_tokens + counters.recomputed_tokens
         assert counters.computed_tokens == kept
 
+    def _run_on(self, ends: list[float], load: Load, steps: int, until: float) -> None:
+        """Go on with steps that decode alone, as far as nothing can come between."""
+        decoding, step_time = self._decoding, self.step_time
+        # the first of them has begun
+        most = min(steps, decoding.steps_left() + 1) - 1
+        if most < 1:
+            return
+        most = decoding.steps_within(self.pool.room, most)
+        sequences, kv_tokens = load.sequences, load.kv_tokens
+        now = ends[0]
+        for _ in range(most):
+            kv_tokens += sequences
+            now += step_time(Load(sequences, sequences, kv_tokens, 0.0))
+            ends.append(now)
+            if now >= until:
+                break
+
     def _advance(self, now: float) -> None:
+        """Let pass what ended before `now`."""
         if now < self._now:
             raise RuntimeError(f"the clock went back from {self._now} s to {now} s")
         self._now = now
+        step = self._step
+        if step is not None and len(step.ends) > 1:
+            self._over(step, min(bisect_left(step.ends, now), len(step.ends) - 1))
 
-    def _admit(self, request: Request, blocks: int, now: float) -> None:
+    def _cut(self, now: float) -> None:
+        """Let pass what ended before `now`, and let no step follow the one that runs."""
+        self._advance(now)
+        if self._step is not None:
+            del self._step.ends[self._step.over + 1 :]
+
+    def _over(self, step: Step, steps: int) -> None:
+        """End all steps up to a number, and begin the next, if there is one."""
+        decoding, counters = self._decoding, self.counters
+        ends = step.ends
+        for number in range(step.over, steps):
+            counters.steps += 1
+            if not step.load.kv_tokens:
+                continue
+            tokens = decoding.end(ends[number])
+            counters.computed_tokens += tokens
+            counters.generation_tokens += tokens
+            if number + 1 < len(ends):
+                self.pool.take(decoding.begin())
+        step.over = max(steps, step.over)
+
+    def _take_out(self, request: Request) -> None:
+        """Take a request out of the queue, with what the prefix cache holds of its prompt."""
+        if request.status is not Status.WAITING:
+            raise self._bad(f"to admit {request.id!r}, which is {request.status.value}")
         if self._waiting[0] is request:
             self._waiting.popleft()
         else:
             self._waiting.remove(request)
-        self.pool.take(blocks)
-        request.blocks = blocks
         request.status = Status.RUNNING
+        pool = self.pool
+        if pool.prefixes is not None and request.prefix and not request.swapped:
+            cached = pool.cached(request)
+            request._node = pool.prefixes.find(request.prefix)
+            pool.prefixes.hold(request._node)
+            request.cached_tokens = request._computed = cached
+            request._shared = cached // BLOCK_TOKENS
+
+    def _admit(self, request: Request, blocks: int, now: float) -> int:
+        """Give a request its blocks; returns the tokens that come from host memory."""
+        blocks = max(blocks, request._shared)
+        self.pool.take(blocks - request._shared)
+        request._blocks = blocks
+        request._admissions += 1
         if request.first_scheduled_s is None:
             request.first_scheduled_s = now
-        self._prefilling.append(request)
+        if not request.swapped:
+            self._prefilling.append(request)
+            return 0
+        request.swapped = False
+        if request.remaining == 1 and request._generated:
+            self.pool.release(self._decoding.add(request))
+        else:
+            self._prefilling.append(request)
+        return request._computed
 
-    def _preempt(self, request: Request) -> None:
-        place = self._decoding if request in self._decoding else self._prefilling
-        place.remove(request)
-        self.pool.release(request.blocks)
+    def _preempt(self, request: Request, swap: bool) -> None:
+        if request in self._decoding:
+            self._decoding.remove(request)
+        elif request in self._prefilling:
+            self._prefilling.remove(request)
+        else:
+            raise self._bad(f"to preempt {request.id!r}, which is {request.status.value}")
         self.counters.preemptions += 1
-        self.counters.recomputed_tokens += request.computed
-        request.blocks = 0
-        request.remaining += request.computed
-        request.computed = 0
+        self._give_back(request)
+        if swap:
+            request.swapped = True
+        else:
+            self.counters.recomputed_tokens += request._computed - request.cached_tokens
+            request._computed = request.cached_tokens = 0
         request.preemptions += 1
         request.status = Status.WAITING
         self._waiting.appendleft(request)
 
     def _leave(self, request: Request, status: Status) -> None:
+        if request in self._decoding:
+            self._decoding.remove(request)
+        if status is Status.FINISHED:
+            answer = Segment(request.id, request._generated)
+            self._share(request, (*request.prefix, answer), request._computed)
         request.status = status
-        self.pool.release(request.blocks)
-        request.blocks = 0
-        self._kept_tokens += request.computed
+        self._give_back(request)
+        self._kept_tokens += request._computed - request.cached_tokens
         del self._requests[request.id]
         if status is Status.FINISHED:
             self.counters.finished += 1
         else:
             self.counters.aborted += 1
+
+    def _share(self, request: Request, text: tuple[Segment, ...], tokens: int) -> None:
+        """Put what a request computed into the prefix cache, and go on with the cache's blocks."""
+        pool = self.pool
+        if pool.prefixes is None or not request.prefix:
+            return
+        node, new = pool.prefixes.insert(text, tokens)
+        pool.prefixes.hold(node)
+        if request._node is not None:
+            pool.prefixes.let_go(request._node)
+        request._node = node
+        # another request may have put the same there meanwhile: then its own copies are free
+        pool.release(node.depth_blocks - request._shared - new)
+        request._shared = node.depth_blocks
+
+    def _give_back(self, request: Request) -> None:
+        pool = self.pool
+        pool.release(request._blocks - request._shared)
+        if pool.prefixes is not None and request._node is not None:
+            pool.prefixes.let_go(request._node)
+            request._node = None
+        request._blocks = request._shared = 0
+
+    def _bad(self, what: str) -> BadPlan:
+        return BadPlan(
+            f"{type(self.system).__name__} plans {what}.",
+            "A policy may admit who waits, and preempt or compute who runs.",
+        )
 
 
 def emulate(

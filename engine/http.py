@@ -117,15 +117,15 @@ class Server:
             return failure(HTTPStatus.BAD_REQUEST, str(error))
         try:
             if not ask.stream:
-                return await self._whole(stream, chat)
+                return await self._whole(stream, output_tokens, chat)
             include_usage = ask.stream_options is not None and ask.stream_options.include_usage
-            frames = openai.Frames(request, self.model, chat, include_usage)
+            frames = openai.Frames(request, output_tokens, self.model, chat, include_usage)
             return await self._streamed(http, stream, frames)
         finally:  # whoever went away holds no blocks
             if not request.done:
                 self.realtime.abort(request.id)
 
-    async def _whole(self, stream: Stream, chat: bool) -> web.Response:
+    async def _whole(self, stream: Stream, output_tokens: int, chat: bool) -> web.Response:
         request = stream.request
         while not request.done:
             await stream.take()
@@ -135,8 +135,8 @@ class Server:
             "chat.completion" if chat else "text_completion",
             int(time.time()),
             self.model,
-            [choice(openai.TOKEN * request.output_tokens, "length")],
-            openai.usage_of(request),
+            [choice(openai.TOKEN * output_tokens, "length")],
+            openai.usage_of(request, output_tokens),
         )
         return json_response(answer)
 
@@ -152,7 +152,7 @@ class Server:
         sent = 0
         with suppress(ConnectionResetError):
             await response.prepare(http)
-            while sent < stream.request.output_tokens:
+            while sent < frames.output_tokens:
                 fresh = await stream.take()
                 await response.write(frames.next(fresh, sent))
                 sent += fresh

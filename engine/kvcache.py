@@ -1,11 +1,15 @@
-"""The paged KV cache, counted in blocks of tokens.
+"""The paged KV cache of one replica, counted in blocks of tokens."""
 
-This version counts blocks only: every block has one owner. Reference counts and
-the prefix cache come with a later version.
-"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from servescope.engine.catalog import Gpu, Model
 from servescope.traces.errors import InputError, ServescopeError
+
+if TYPE_CHECKING:
+    from servescope.engine.prefixes import Prefixes
+    from servescope.engine.request import Request
 
 BLOCK_TOKENS = 16
 
@@ -15,27 +19,57 @@ class OutOfBlocks(ServescopeError):
 
 
 class BlockPool:
-    """All KV blocks of one replica: how many there are and how many are free."""
+    """All KV blocks of one replica: free, held by requests, or kept by the prefix cache.
 
-    __slots__ = ("free", "total", "watermark")
+    With `prefixes`, blocks that no request holds any more stay until somebody needs them.
+    """
 
-    def __init__(self, total: int) -> None:
+    __slots__ = ("free", "prefixes", "total", "watermark")
+
+    def __init__(self, total: int, prefixes: Prefixes | None = None) -> None:
         self.total = total
         self.free = total
         self.watermark = total // 100  # blocks that admission leaves free, as vLLM v0 does
+        self.prefixes = prefixes
+
+    @property
+    def room(self) -> int:
+        """Blocks that can be taken: free ones, and cached ones that nobody holds."""
+        return self.free if self.prefixes is None else self.free + self.prefixes.idle
 
     @property
     def used(self) -> int:
         """Blocks that some request holds."""
-        return self.total - self.free
+        return self.total - self.room
 
     @property
     def usage(self) -> float:
         """The share of blocks in use, 0 to 1."""
         return self.used / self.total
 
+    def cached(self, request: Request) -> int:
+        """Return how many tokens of a waiting request are in the prefix cache.
+
+        The last token of a prompt is always computed: its answer's first token comes of it.
+        """
+        if self.prefixes is None or not request.prefix:
+            return 0
+        found = self.prefixes.find(request.prefix).end
+        return min(found, request.remaining - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+
+    def cost(self, request: Request, blocks: int) -> int:
+        """Return by how many blocks `room` shrinks when a waiting request gets so many."""
+        if self.prefixes is None or not request.prefix:
+            return blocks
+        shared = self.cached(request) // BLOCK_TOKENS
+        node = self.prefixes.find(request.prefix)
+        return blocks - shared + self.prefixes.idle_to(node)
+
     def take(self, blocks: int) -> None:
-        """Allocate blocks."""
+        """Allocate blocks, of the prefix cache if too few are free."""
+        missing = blocks - self.free
+        if missing > 0 and self.prefixes is not None:
+            self.free += self.prefixes.drop(missing)
         if blocks > self.free:
             raise OutOfBlocks(
                 f"The plan takes {blocks} KV blocks, {self.free} are free.",

@@ -65,13 +65,13 @@ class Latencies:
     def observe(self, emitted: Iterable[Request]) -> None:
         """Take in one step's requests, right after the step."""
         for request in emitted:
-            times = request.token_s
             if request.generated == 1:
-                self.first_token.observe(times[0] - request.arrival_s)
+                self.first_token.observe(request.token_s[0] - request.arrival_s)
                 self.queue.observe((request.first_scheduled_s or 0.0) - request.arrival_s)
             else:
-                self.inter_token.observe(times[-1] - times[-2])
+                self.inter_token.observe(request.gap_s)
             if request.done:
+                times = request.token_s
                 self.end_to_end.observe(times[-1] - request.arrival_s)
                 if len(times) > 1:
                     mean = (times[-1] - times[0]) / (len(times) - 1)

@@ -125,8 +125,11 @@ def chat_delta(delta: dict[str, str], finish_reason: str | None) -> dict[str, ob
 class Frames:
     """The server-sent events of one answer: all but a few are the same bytes."""
 
-    def __init__(self, request: Request, model: str, chat: bool, include_usage: bool) -> None:
+    def __init__(
+        self, request: Request, output_tokens: int, model: str, chat: bool, include_usage: bool
+    ) -> None:
         self.request = request
+        self.output_tokens = output_tokens
         self.kind = "chat.completion.chunk" if chat else "text_completion"
         self.created = int(time.time())
         self.model = model
@@ -138,12 +141,12 @@ class Frames:
             self.first = b""
             self.middle = self._event([completion_choice(TOKEN, None)])
             self.last = self._event([completion_choice(TOKEN, "length")])
-        usage = self._event([], usage_of(request)) if include_usage else b""
+        usage = self._event([], usage_of(request, output_tokens)) if include_usage else b""
         self.end = usage + b"data: [DONE]\n\n"
 
     def next(self, fresh: int, sent: int) -> bytes:
         """Return the events of `fresh` tokens, after `sent` tokens before them."""
-        ends = sent + fresh == self.request.output_tokens
+        ends = sent + fresh == self.output_tokens
         head = b"" if sent else self.first
         tail = self.last + self.end if ends else b""
         return head + self.middle * (fresh - ends) + tail
@@ -155,7 +158,7 @@ class Frames:
         return b"data: " + msgspec.json.encode(answer) + b"\n\n"
 
 
-def usage_of(request: Request) -> Usage:
+def usage_of(request: Request, output_tokens: int) -> Usage:
     """Return the token counts of a request that runs to its end."""
-    total = request.input_tokens + request.output_tokens
-    return Usage(request.input_tokens, total, request.output_tokens)
+    total = request.input_tokens + output_tokens
+    return Usage(request.input_tokens, total, output_tokens)

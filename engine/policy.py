@@ -1,8 +1,11 @@
 """What a scheduling policy is given, and what it gives back."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from servescope.engine.decoding import Decoding
 from servescope.engine.kvcache import BlockPool
 from servescope.engine.request import Request
 
@@ -16,21 +19,28 @@ class View(NamedTuple):
 
     waiting: Sequence[Request]
     prefilling: Sequence[Request]
-    decoding: Sequence[Request]
+    decoding: Decoding
     pool: BlockPool
+    now: float = 0.0
 
 
 class Batch(NamedTuple):
-    """One step's plan; the engine carries it out from top to bottom."""
+    """One step's plan; the engine carries it out from top to bottom.
 
-    preempt: Sequence[Request] = ()  # drop their KV and put them at the front of the queue
+    `steps` is a promise: a batch of decodes alone would be planned again so many times, as long as
+    nothing arrives or leaves and the blocks suffice. The engine then runs them at one go.
+    """
+
+    preempt: Sequence[Request] = ()  # put them at the front of the queue, without their KV blocks
+    swap: bool = False  # preempt by a copy to host memory, instead of computing again
     admit: Sequence[tuple[Request, int]] = ()  # out of the queue, with so many blocks at once
     prefill: Sequence[tuple[Request, int]] = ()  # compute so many tokens of their prompt
-    decode: Sequence[Request] = ()  # compute their last token
+    decode: bool = False  # compute the last token of every request that decodes
+    steps: int = 1
 
 
 class System(Protocol):
-    """A scheduling policy: a pure function of the view."""
+    """A scheduling policy."""
 
     def plan(self, view: View) -> Batch:
         """Return what the next step does."""

@@ -101,7 +101,8 @@ class Realtime:
         while step := self._next_step(now):
             await self._sleep_until(step.ends_s)
             now = step.ends_s
-            emitted = self.engine.finish(step)
+            decoded = self.engine.decoding(step)
+            emitted = [*decoded, *self.engine.finish(step).prompted]
             self.latencies.observe(emitted)
             for request in emitted:
                 self._streams[request.id].put()
@@ -112,7 +113,7 @@ class Realtime:
         # Who arrived after `now` waits for the step after, even when the host woke late.
         while self._inbox and self._inbox[0].arrival_s <= now:
             self.engine.submit(self._inbox.popleft(), now)
-        return self.engine.begin(now)
+        return self.engine.begin(now, until=now)  # one at a time: readers wait for each token
 
     async def _sleep_until(self, deadline_s: float) -> None:
         early = deadline_s - self.now() - SPIN_S

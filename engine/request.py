@@ -1,7 +1,16 @@
 """One request from its arrival to its last token."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
+
+from servescope.engine.kvcache import blocks_for
+
+if TYPE_CHECKING:
+    from servescope.engine.decoding import Decoding
+    from servescope.engine.prefixes import Node, Segment
 
 
 class Status(Enum):
@@ -17,30 +26,94 @@ class Status(Enum):
 class Request:
     """A prompt to compute and tokens to generate, with the engine's state of it.
 
-    `output_tokens` is the hidden truth: the engine stops there, and no policy may read it.
-    Times are seconds on the engine's clock.
+    How many tokens the answer has is the engine's secret: it stops there, and a policy sees it only
+    as `oracle_tokens`, if it asked for an oracle. `prefix` names the prompt's text piece by piece:
+    what two prompts begin with alike is computed once where there is a prefix cache. Times are
+    seconds on the engine's clock.
     """
 
     id: str
     input_tokens: int
-    output_tokens: int
+    output_tokens: InitVar[int]
     arrival_s: float
     program_id: str | None = None
     priority: int = 0
+    prefix: tuple[Segment, ...] = ()
 
     status: Status = field(default=Status.WAITING, init=False)
-    computed: int = field(default=0, init=False)  # tokens whose keys and values are in the cache
-    remaining: int = field(init=False)  # tokens to compute before the next one is emitted
-    generated: int = field(default=0, init=False)
-    blocks: int = field(default=0, init=False)
     preemptions: int = field(default=0, init=False)
+    swapped: bool = field(default=False, init=False)  # its keys and values are in host memory
+    cached_tokens: int = field(default=0, init=False)  # found in the prefix cache when admitted
     first_scheduled_s: float | None = field(default=None, init=False)
-    token_s: list[float] = field(default_factory=list, init=False)
+    oracle_tokens: int | None = field(default=None, init=False)
 
-    def __post_init__(self) -> None:
-        self.remaining = self.input_tokens
+    # The engine's own. While a request decodes, what changes with every step is worked out from the
+    # number of steps, so that a step costs the same for one request and for two hundred.
+    _output_tokens: int = field(init=False)
+    _computed: int = field(default=0, init=False)
+    _generated: int = field(default=0, init=False)
+    _blocks: int = field(default=0, init=False)
+    _token_s: list[float] = field(default_factory=list, init=False)
+    _decoding: Decoding | None = field(default=None, init=False)
+    _from_step: int = field(default=0, init=False)
+    _place: int = field(default=0, init=False)  # among all that ever joined those that decode
+    _admissions: int = field(default=0, init=False)
+    _node: Node | None = field(default=None, init=False)  # of the prefix cache, and held
+    _shared: int = field(default=0, init=False)  # blocks of the prefix cache among its own
+
+    def __post_init__(self, output_tokens: int) -> None:
+        self._output_tokens = output_tokens
+
+    @property
+    def computed(self) -> int:
+        """Tokens whose keys and values are in the cache."""
+        return self._computed + self._steps
+
+    @property
+    def generated(self) -> int:
+        """Tokens of the answer that are out."""
+        return self._generated + self._steps
+
+    @property
+    def remaining(self) -> int:
+        """Tokens to compute before the next one is emitted."""
+        return self.input_tokens + self._generated - self._computed
+
+    @property
+    def blocks(self) -> int:
+        """KV blocks that it holds, those that it shares included."""
+        decoding = self._decoding
+        if decoding is None or self._blocks:
+            return self._blocks
+        return blocks_for(self._computed + max(0, decoding.begun - self._from_step))
+
+    @property
+    def own_blocks(self) -> int:
+        """KV blocks that are free once it holds them no more: all but those of the prefix cache."""
+        return self.blocks - self._shared
+
+    @property
+    def token_s(self) -> list[float]:
+        """When each token came out."""
+        decoding = self._decoding
+        if decoding is None:
+            return self._token_s
+        return self._token_s + decoding.ends_since(self._from_step)
+
+    @property
+    def gap_s(self) -> float:
+        """Time between its last two tokens."""
+        decoding = self._decoding
+        if decoding is None or decoding.count == self._from_step:
+            return self._token_s[-1] - self._token_s[-2]
+        return decoding.gap_s(self)
 
     @property
     def done(self) -> bool:
         """Whether its last token is out."""
         return self.status is Status.FINISHED
+
+    @property
+    def _steps(self) -> int:
+        decoding = self._decoding
+        return 0 if decoding is None else max(0, decoding.count - self._from_step)

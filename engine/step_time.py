@@ -22,6 +22,7 @@ class Load(NamedTuple):
     sequences: int  # requests in the batch
     kv_tokens: int  # cached tokens that decodes read
     pairs: float  # query-key pairs of the prefill pieces
+    swapped: int = 0  # tokens whose keys and values come from host memory first
 
 
 class Overhead(NamedTuple):
@@ -40,7 +41,7 @@ class StepTime:
 
     __slots__ = (
         "_compute", "_constant_s", "_head_compute", "_head_read", "_inverse_p", "_kv_token_s",
-        "_p", "_pair_s", "_read", "_sequence_s", "_token_s",
+        "_p", "_pair_s", "_read", "_sequence_s", "_swap_token_s", "_token_s",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +67,7 @@ class StepTime:
         self._token_s = layers * gpu.small_ops_s_per_element * model.hidden
         self._sequence_s = overhead.sequence_s
         self._kv_token_s = model.kv_bytes_per_token(tp) / (gpu.bandwidth * gpu.kv_mbu)
+        self._swap_token_s = model.kv_bytes_per_token(tp) / gpu.host_bandwidth
         pair_flops = 4 * layers * model.heads * model.head_dim / tp  # scores, then values
         self._pair_s = pair_flops / (gpu.peak_flops * gpu.attention_mfu)
 
@@ -82,7 +84,7 @@ class StepTime:
 
     def __call__(self, load: Load) -> float:
         """Return the seconds that a step of this load takes."""
-        tokens, sequences, kv_tokens, pairs = load
+        tokens, sequences, kv_tokens, pairs, swapped = load
         p = self._p
         inverse_p = self._inverse_p
         seconds: float = (
@@ -93,5 +95,6 @@ class StepTime:
             + self._sequence_s * sequences
             + self._kv_token_s * kv_tokens
             + self._pair_s * pairs
+            + self._swap_token_s * swapped
         )
         return seconds

@@ -1,5 +1,6 @@
 """The virtual clock: run an engine as fast as the host can, event by event."""
 
+import math
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -38,9 +39,8 @@ def run(engine: Engine, source: Source) -> None:
         due = source.next_due_s()
         if step is not None and (due is None or step.ends_s <= due):
             now = step.ends_s
-            for request in engine.finish(step):
-                if request.done:
-                    source.finished(request, now)
+            for request in engine.finish(step).finished:
+                source.finished(request, now)
             step = None
             due = source.next_due_s()
         elif due is not None:
@@ -54,4 +54,5 @@ def run(engine: Engine, source: Source) -> None:
                 except Refused as error:
                     source.refused(request, error, now)
         if step is None:
-            step = engine.begin(now)
+            due = source.next_due_s()
+            step = engine.begin(now, math.inf if due is None else due)

@@ -1,31 +1,38 @@
-"""Preemption by recompute: who keeps running when the blocks run out."""
+"""Preemption from the last: who keeps running when the blocks run out."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from servescope.engine.kvcache import BLOCK_TOKENS
 from servescope.engine.policy import View
 from servescope.engine.request import Request
 
+STEADY = 1 << 30  # steps that a plan of decodes alone stands for: until something happens
+
 
 class Kept(NamedTuple):
-    """Who runs on, who is preempted, and the blocks free after each decode has its own."""
+    """Who is preempted, who runs on, and the room left after each decode has its own block."""
 
-    decoding: Sequence[Request]
-    prefilling: Sequence[Request]
     preempted: Sequence[Request]
-    free_blocks: int
+    prefilling: Sequence[Request]
+    decoding: int
+    room: int
 
 
 def preempt_last(view: View) -> Kept:
     """Preempt from the last admitted until every decode that is left has a block to write to."""
-    decoding, prefilling, free = list(view.decoding), list(view.prefilling), view.pool.free
-    growing = [each for each in decoding if each.computed == each.blocks * BLOCK_TOKENS]
+    decoding, room = view.decoding, view.pool.room
+    growth, left = decoding.growth, len(decoding)
+    if growth <= room:
+        return Kept((), view.prefilling, left, room - growth)
+    prefilling, last = list(view.prefilling), reversed(decoding)
     preempted = []
-    while len(growing) > free:
-        victim = (prefilling or decoding).pop()
-        if growing[-1] is victim:
-            growing.pop()
-        free += victim.blocks
+    while growth > room:
+        if prefilling:
+            victim = prefilling.pop()
+        else:
+            victim = next(last)
+            left -= 1
+            growth -= decoding.grows(victim)
+        room += victim.own_blocks
         preempted.append(victim)
-    return Kept(decoding, prefilling, preempted, free - len(growing))
+    return Kept(preempted, prefilling, left, room - growth)

@@ -8,7 +8,7 @@ from msgspec import Meta
 from servescope.engine.kvcache import blocks_for
 from servescope.engine.policy import Batch, View
 from servescope.engine.request import Request
-from servescope.engine.systems.preempt import preempt_last
+from servescope.engine.systems.preempt import STEADY, preempt_last
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class Sarathi:
 
     def plan(self, view: View) -> Batch:
         """Return all decodes and as much of the prompts as the budget leaves room for."""
-        decode, unfinished, preempted, free = preempt_last(view)
-        budget = self.chunk_tokens - len(decode)
+        preempted, unfinished, decodes, room = preempt_last(view)
+        budget = self.chunk_tokens - decodes
         prefill = []
         for request in unfinished:
             piece = min(request.remaining, budget)
@@ -35,17 +35,19 @@ class Sarathi:
         admit: list[tuple[Request, int]] = []
         if not preempted:  # who was just preempted is the head of the queue, and does not fit
             # No more requests than tokens in the budget: each of them will want to decode.
-            seats = min(self.max_num_seqs, self.chunk_tokens) - len(decode) - len(unfinished)
-            free -= view.pool.watermark
+            seats = min(self.max_num_seqs, self.chunk_tokens) - decodes - len(unfinished)
+            room -= view.pool.watermark
             for request in view.waiting:
-                if budget == 0 or len(admit) >= seats:
+                if budget <= 0 or len(admit) >= seats:
                     break
                 blocks = blocks_for(request.remaining)
-                if blocks > free:
+                cost = view.pool.cost(request, blocks)
+                if cost > room:
                     break
-                piece = min(request.remaining, budget)
+                piece = min(request.remaining - view.pool.cached(request), budget)
                 admit.append((request, blocks))
                 prefill.append((request, piece))
                 budget -= piece
-                free -= blocks
-        return Batch(preempted, admit, prefill, decode)
+                room -= cost
+        steps = 1 if prefill or preempted else STEADY
+        return Batch(preempted, False, admit, prefill, decode=True, steps=steps)

@@ -8,7 +8,7 @@ from msgspec import Meta
 from servescope.engine.kvcache import blocks_for
 from servescope.engine.policy import Batch, View
 from servescope.engine.request import Request
-from servescope.engine.systems.preempt import preempt_last
+from servescope.engine.systems.preempt import STEADY, preempt_last
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +27,18 @@ class VllmV0:
         prefill = []
         tokens = self.max_num_batched_tokens
         seats = self.max_num_seqs - len(view.decoding)
-        free = view.pool.free - view.pool.watermark
+        room = view.pool.room - view.pool.watermark
         for request in view.waiting:
             blocks = blocks_for(request.remaining)
-            if len(admit) >= seats or blocks > free or (admit and request.remaining > tokens):
+            cost = view.pool.cost(request, blocks)
+            missing = request.remaining - view.pool.cached(request)
+            if len(admit) >= seats or cost > room or (admit and missing > tokens):
                 break
             admit.append((request, blocks))
-            prefill.append((request, request.remaining))
-            tokens -= request.remaining
-            free -= blocks
+            prefill.append((request, missing))
+            tokens -= missing
+            room -= cost
         if prefill:
             return Batch(admit=admit, prefill=prefill)
         kept = preempt_last(view)
-        return Batch(preempt=kept.preempted, decode=kept.decoding)
+        return Batch(kept.preempted, decode=True, steps=1 if kept.preempted else STEADY)

@@ -1,12 +1,16 @@
 import random
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servescope.engine.engine import Deadlock, Engine, Refused, Step, emulate
+from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused, Step, emulate
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool
 from servescope.engine.policy import Batch, System, View
+from servescope.engine.prefixes import Prefixes, Segment
 from servescope.engine.request import Request, Status
 from servescope.engine.step_time import Load
 from servescope.engine.systems import SYSTEMS, make_system
@@ -23,10 +27,11 @@ def engine_with(system: System, blocks: int = 100, context_tokens: int = 10_000)
 
 
 def step(engine: Engine, now: float) -> tuple[Step, list[Request]]:
-    begun = engine.begin(now)
+    begun = engine.begin(now, until=now)
     assert begun is not None
     engine.check()
-    emitted = engine.finish(begun)
+    decoded = engine.decoding(begun)
+    emitted = [*engine.finish(begun).prompted, *decoded]
     engine.check()
     return begun, emitted
 
@@ -132,7 +137,133 @@ def test_blocks_and_tokens_add_up_whatever_happens(
     assert engine.pool.used == 0
     assert all(request.status in (Status.FINISHED, Status.ABORTED) for request in requests)
     for request in requests:
-        assert not request.done or len(request.token_s) == request.output_tokens
+        assert not request.done or len(request.token_s) == request._output_tokens
+
+
+class Text(NamedTuple):
+    """What a prompt is made of: shared pieces and one of its own."""
+
+    shared: int
+    own: int
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    name=st.sampled_from(sorted(SYSTEMS)),
+    texts=st.lists(st.builds(Text, st.integers(0, 4), st.integers(1, 90)), min_size=1, max_size=25),
+    blocks=st.integers(30, 60),
+    output=st.integers(1, 40),
+    at_once=st.booleans(),
+)
+def test_shared_prompts_add_up_and_are_computed_once(
+    name: str, texts: list[Text], blocks: int, output: int, at_once: bool
+) -> None:
+    pool = BlockPool(blocks, Prefixes())
+    engine = Engine(make_system(name, {"max_num_seqs": "4"}), one_second, pool, 10_000)
+    now = 0.0
+    for number, (shared, own) in enumerate(texts):
+        prefix = (*(Segment(k, 40) for k in range(shared)), Segment(f"own {number}", own))
+        tokens = sum(segment.tokens for segment in prefix)
+        engine.submit(Request(str(number), tokens, output, now, prefix=prefix), now)
+        for _ in range(0 if at_once else 3):
+            if begun := engine.begin(now):
+                engine.check()
+                engine.finish(begun)
+                now = begun.ends_s
+                engine.check()
+    drain(engine, now)
+    assert pool.used == 0
+    assert engine.counters.finished == len(texts)
+
+
+def test_the_second_turn_of_a_conversation_computes_only_what_is_new() -> None:
+    pool = BlockPool(100, Prefixes())
+    engine = Engine(Sarathi(), one_second, pool, 10_000)
+    first = Request("one", 100, 20, 0.0, prefix=(Segment("question", 100),))
+    engine.submit(first, 0.0)
+    drain(engine)
+    again = (Segment("question", 100), Segment("one", 20), Segment("more", 50))
+    second = Request("two", 170, 5, 30.0, prefix=again)
+    engine.submit(second, 30.0)
+    begun, _ = step(engine, 30.0)
+    assert second.cached_tokens == 112  # seven blocks of the 119 tokens that were computed
+    assert begun.load.tokens == 170 - 112
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_many_steps_at_one_go_are_the_same_as_one_by_one(name: str) -> None:
+    rng = random.Random(1)
+    asked = [(rng.randint(1, 300), rng.randint(1, 90), 3.0 * i * rng.random()) for i in range(60)]
+    asked.sort(key=lambda each: each[2])
+    told = []
+    for ahead in (False, True):
+        engine = engine_with(make_system(name), blocks=80)
+        requests = [Request(str(i), *each) for i, each in enumerate(asked)]
+        due, now = deque(requests), 0.0
+        while due or engine.waiting or engine.running:
+            if engine.ends_s is None:
+                now = max(now, due[0].arrival_s) if not engine.waiting + engine.running else now
+            while due and due[0].arrival_s <= now:
+                engine.submit(due.popleft(), now)
+            begun = engine.begin(now, until=float("inf") if ahead else now)
+            if begun is None:
+                continue
+            # whoever comes meanwhile cuts it short
+            while due and due[0].arrival_s < engine.ends_s:
+                engine.submit(due[0], due.popleft().arrival_s)
+                engine.check()
+            engine.finish(begun)
+            engine.check()
+            now = begun.ends_s
+        told.append(([each.token_s for each in requests], engine.counters))
+    assert told[0] == told[1]
+
+
+def test_a_swapped_request_goes_on_where_it_was() -> None:
+    class Swap:
+        """Admit all, then swap the second out after its tenth token, and in when it is alone."""
+
+        def plan(self, view: View) -> Batch:
+            for request in view.waiting:
+                if not request.swapped:
+                    admit = [(request, 7)]
+                    return Batch(admit=admit, prefill=[(request, request.remaining)], decode=True)
+                if not len(view.decoding):
+                    return Batch(admit=[(request, 8)], decode=True)
+            if len(view.decoding) == 2 and list(view.decoding)[1].generated == 10:
+                return Batch(preempt=[list(view.decoding)[1]], swap=True, decode=True)
+            return Batch(decode=True)
+
+    engine = engine_with(Swap())
+    stays, goes = Request("stays", 100, 30, 0.0), Request("goes", 100, 30, 0.0)
+    engine.submit(stays, 0.0)
+    engine.submit(goes, 0.0)
+    drain(engine)
+    assert (stays.done, goes.done, goes.preemptions) == (True, True, 1)
+    assert engine.counters.recomputed_tokens == 0
+    assert engine.counters.computed_tokens == 2 * (100 + 30 - 1)
+    assert len(goes.token_s) == 30
+
+
+@pytest.mark.parametrize(
+    ("batch", "says"),
+    [
+        (lambda r: Batch(prefill=[(r, 5)]), "5 tokens of 'a', which is waiting"),
+        (lambda r: Batch(admit=[(r, 1)], prefill=[(r, 11)]), "11 tokens of 'a'"),
+        (lambda r: Batch(admit=[(r, 1)], prefill=[(r, 0)]), "0 tokens of 'a'"),
+        (lambda r: Batch(preempt=[r]), "to preempt 'a', which is waiting"),
+        (lambda r: Batch(admit=[(r, 1), (r, 1)]), "to admit 'a'"),
+    ],
+)
+def test_an_impossible_plan_is_named(batch: Callable[[Request], Batch], says: str) -> None:
+    class Bad:
+        def plan(self, view: View) -> Batch:
+            return batch(view.waiting[0])
+
+    engine = engine_with(Bad())
+    engine.submit(Request("a", 10, 1, 0.0), 0.0)
+    with pytest.raises(BadPlan, match=says):
+        engine.begin(0.0)
 
 
 def test_an_abort_in_a_step_frees_the_blocks_and_gives_no_token() -> None:
@@ -144,7 +275,7 @@ def test_an_abort_in_a_step_frees_the_blocks_and_gives_no_token() -> None:
     assert engine.pool.used > 0
     assert engine.abort("a")
     assert engine.pool.used == 0
-    assert engine.finish(begun) == []
+    assert engine.finish(begun) == ([], [])
     assert engine.begin(1.0) is None
     assert not engine.abort("a")
 

@@ -34,8 +34,9 @@ def served() -> tuple[Engine, Latencies]:
     engine.submit(Request("a", 10, 3, 0.0), 0.0)
     engine.submit(Request("b", 20, 2, 0.0), 0.0)
     now = 0.5
-    while step := engine.begin(now):
-        latencies.observe(engine.finish(step))
+    while step := engine.begin(now, until=now):
+        decoded = engine.decoding(step)
+        latencies.observe([*engine.finish(step).prompted, *decoded])
         now = step.ends_s
     return engine, latencies
 

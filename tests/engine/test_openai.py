@@ -43,14 +43,14 @@ def test_lists_of_prompts_are_refused(prompt: str) -> None:
 
 
 def test_the_events_do_not_depend_on_how_tokens_are_bunched() -> None:
-    frames = Frames(Request("cmpl-1", 3, 4, 0.0), "llama", chat=True, include_usage=True)
+    frames = Frames(Request("cmpl-1", 3, 4, 0.0), 4, "llama", chat=True, include_usage=True)
     one_by_one = b"".join(frames.next(1, sent) for sent in range(4))
     assert one_by_one == frames.next(4, 0) == frames.next(1, 0) + frames.next(3, 1)
     assert len(events(one_by_one)) == 1 + 4 + 1 + 1
 
 
 def test_a_single_token_is_first_and_last_at_once() -> None:
-    frames = Frames(Request("cmpl-1", 3, 1, 0.0), "llama", chat=False, include_usage=False)
+    frames = Frames(Request("cmpl-1", 3, 1, 0.0), 1, "llama", chat=False, include_usage=False)
     chunk, done = events(frames.next(1, 0))
     assert chunk["choices"][0]["finish_reason"] == "length"  # type: ignore[index]
     assert done == "data: [DONE]"

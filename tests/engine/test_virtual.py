@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
@@ -64,8 +65,8 @@ def test_the_engine_is_never_idle_while_there_is_work(name: str, simulate: Simul
     spans: list[tuple[float, float]] = []
 
     class Watched(Engine):
-        def begin(self, now: float) -> Step | None:
-            step = super().begin(now)
+        def begin(self, now: float, until: float = math.inf) -> Step | None:
+            step = super().begin(now, until)
             if step:
                 spans.append((step.starts_s, step.ends_s))
             return step

@@ -26,11 +26,11 @@ def stalls_and_budget(system: System, blocks: int = 10_000) -> tuple[int, int]:
         while due and due[0].arrival_s <= now:
             engine.submit(due.pop(0), now)
         decoding = list(engine.view.decoding)
-        step = engine.begin(now)
+        step = engine.begin(now, until=now)
         if step is None:
             now = due[0].arrival_s
             continue
-        left_out = len(decoding) - len(step.batch.decode) - len(step.batch.preempt)
+        left_out = 0 if step.batch.decode else len(decoding) - len(step.batch.preempt)
         stalls += left_out > 0
         most = max(most, step.load.tokens)
         engine.finish(step)

@@ -22,12 +22,12 @@ class Blindfold:
 
     def plan(self, view: View) -> Batch:
         everyone = [*view.waiting, *view.prefilling, *view.decoding]
-        hidden = [request.output_tokens for request in everyone]
+        hidden = [request._output_tokens for request in everyone]
         for request in everyone:
-            del request.output_tokens
+            del request._output_tokens
         batch = self.system.plan(view)
         for request, tokens in zip(everyone, hidden, strict=True):
-            request.output_tokens = tokens
+            request._output_tokens = tokens
         return batch
 
 
