@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from servescope.engine.catalog import find_gpu, find_model
 from servescope.engine.decoding import Decoding
-from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks
+from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks, shared_blocks
 from servescope.engine.policy import Batch, System, View
 from servescope.engine.prefixes import Segment
 from servescope.engine.request import Request, Status
@@ -43,7 +43,6 @@ class Step:
     load: Load  # of the first
     starts_s: float
     ends: list[float]
-    admissions: list[int]  # of who prefills: what was preempted meanwhile gets nothing
     over: int = 0  # steps that have ended
 
     @property
@@ -105,11 +104,6 @@ class Engine:
     def running(self) -> int:
         """How many requests hold KV blocks."""
         return len(self._prefilling) + len(self._decoding)
-
-    @property
-    def ends_s(self) -> float | None:
-        """When what is on its way ends; None when nothing is."""
-        return self._step.ends_s if self._step else None
 
     @property
     def view(self) -> View:
@@ -199,8 +193,7 @@ class Engine:
             pool.take(decoding.begin())
             if batch.steps > 1 and not batch.prefill and ends[0] < until:
                 self._run_on(ends, load, batch.steps, until)
-        admissions = [request._admissions for request, _ in batch.prefill]
-        self._step = Step(batch, load, now, ends, admissions)
+        self._step = Step(batch, load, now, ends)
         return self._step
 
     def decoding(self, step: Step) -> list[Request]:
@@ -219,9 +212,9 @@ class Engine:
         for request in finished:
             self._leave(request, Status.FINISHED)
         prompted: list[Request] = []
-        for (request, piece), admission in zip(step.batch.prefill, step.admissions, strict=True):
-            if request.status is not Status.RUNNING or request._admissions != admission:
-                continue  # aborted or preempted while the step ran
+        for request, piece in step.batch.prefill:
+            if request.status is not Status.RUNNING:
+                continue  # aborted while the step ran
             request._computed += piece
             counters.computed_tokens += piece
             if request.remaining:
@@ -340,18 +333,16 @@ class Engine:
         request.status = Status.RUNNING
         pool = self.pool
         if pool.prefixes is not None and request.prefix and not request.swapped:
-            cached = pool.cached(request)
-            request._node = pool.prefixes.find(request.prefix)
-            pool.prefixes.hold(request._node)
-            request.cached_tokens = request._computed = cached
-            request._shared = cached // BLOCK_TOKENS
+            request._node = node = pool.prefixes.find(request.prefix)
+            pool.prefixes.hold(node)
+            request._shared = shared_blocks(node, request)
+            request.cached_tokens = request._computed = request._shared * BLOCK_TOKENS
 
     def _admit(self, request: Request, blocks: int, now: float) -> int:
         """Give a request its blocks; returns the tokens that come from host memory."""
         blocks = max(blocks, request._shared)
         self.pool.take(blocks - request._shared)
         request._blocks = blocks
-        request._admissions += 1
         if request.first_scheduled_s is None:
             request.first_scheduled_s = now
         if not request.swapped:

@@ -8,7 +8,7 @@ from servescope.engine.catalog import Gpu, Model
 from servescope.traces.errors import InputError, ServescopeError
 
 if TYPE_CHECKING:
-    from servescope.engine.prefixes import Prefixes
+    from servescope.engine.prefixes import Node, Prefixes
     from servescope.engine.request import Request
 
 BLOCK_TOKENS = 16
@@ -54,16 +54,14 @@ class BlockPool:
         """
         if self.prefixes is None or not request.prefix:
             return 0
-        found = self.prefixes.find(request.prefix).end
-        return min(found, request.remaining - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+        return shared_blocks(self.prefixes.find(request.prefix), request) * BLOCK_TOKENS
 
     def cost(self, request: Request, blocks: int) -> int:
         """Return by how many blocks `room` shrinks when a waiting request gets so many."""
         if self.prefixes is None or not request.prefix:
             return blocks
-        shared = self.cached(request) // BLOCK_TOKENS
         node = self.prefixes.find(request.prefix)
-        return blocks - shared + self.prefixes.idle_to(node)
+        return blocks - shared_blocks(node, request) + self.prefixes.idle_to(node)
 
     def take(self, blocks: int) -> None:
         """Allocate blocks, of the prefix cache if too few are free."""
@@ -80,6 +78,11 @@ class BlockPool:
     def release(self, blocks: int) -> None:
         """Give blocks back."""
         self.free += blocks
+
+
+def shared_blocks(node: Node, request: Request) -> int:
+    """Return how many blocks of a node of the prefix cache a waiting request need not compute."""
+    return min(node.end, request.remaining - 1) // BLOCK_TOKENS
 
 
 def blocks_for(tokens: int) -> int:

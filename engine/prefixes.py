@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from servescope.engine.kvcache import BLOCK_TOKENS
 
+_REBUILD_ENTRIES = 1 << 12
+
 
 class Segment(NamedTuple):
     """A piece of text: a name that the same text always has, and its tokens."""
@@ -58,7 +60,7 @@ class Node:
 class Prefixes:
     """The tree, and how many blocks it holds: `blocks` in all, `idle` that nobody holds."""
 
-    __slots__ = ("_leaves", "_ticks", "blocks", "idle", "root")
+    __slots__ = ("_leaves", "_rebuild_at", "_ticks", "blocks", "idle", "root")
 
     def __init__(self) -> None:
         self.root = Node(None, Segment("", 0), 0, 0)
@@ -66,6 +68,7 @@ class Prefixes:
         self.idle = 0
         self._ticks = count(1)
         self._leaves: list[tuple[int, int, Node]] = []  # idle ones, the least recently used first
+        self._rebuild_at = _REBUILD_ENTRIES
 
     def find(self, text: Iterable[Segment]) -> Node:
         """Return the deepest node of a text; its end may lie within a segment."""
@@ -127,7 +130,7 @@ class Prefixes:
         while left > 0 and self._leaves:
             used, _, node = heapq.heappop(self._leaves)
             parent = node.parent
-            if node.holders or node.children or used != node.used or parent is None:
+            if parent is None or not _droppable(node, used):
                 continue
             dropped = min(left, node.blocks)
             left -= dropped
@@ -164,3 +167,14 @@ class Prefixes:
 
     def _push(self, node: Node) -> None:
         heapq.heappush(self._leaves, (node.used, next(self._ticks), node))
+        if len(self._leaves) >= self._rebuild_at:
+            # what was used again since, or has gone, stands there still
+            self._leaves = [entry for entry in self._leaves if _droppable(entry[2], entry[0])]
+            heapq.heapify(self._leaves)
+            self._rebuild_at = max(_REBUILD_ENTRIES, 2 * len(self._leaves))
+
+
+def _droppable(node: Node, used: int) -> bool:
+    """Whether a leaf that was last used at this tick is one still, and nobody holds it."""
+    left = node.holders or node.children or node.parent is None
+    return not left and node.used == used

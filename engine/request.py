@@ -26,10 +26,9 @@ class Status(Enum):
 class Request:
     """A prompt to compute and tokens to generate, with the engine's state of it.
 
-    How many tokens the answer has is the engine's secret: it stops there, and a policy sees it only
-    as `oracle_tokens`, if it asked for an oracle. `prefix` names the prompt's text piece by piece:
-    what two prompts begin with alike is computed once where there is a prefix cache. Times are
-    seconds on the engine's clock.
+    How many tokens the answer has is the engine's secret: it stops there, and no policy may know.
+    `prefix` names the prompt's text piece by piece: what two prompts begin with alike is computed
+    once where there is a prefix cache. Times are seconds on the engine's clock.
     """
 
     id: str
@@ -45,7 +44,6 @@ class Request:
     swapped: bool = field(default=False, init=False)  # its keys and values are in host memory
     cached_tokens: int = field(default=0, init=False)  # found in the prefix cache when admitted
     first_scheduled_s: float | None = field(default=None, init=False)
-    oracle_tokens: int | None = field(default=None, init=False)
 
     # The engine's own. While a request decodes, what changes with every step is worked out from the
     # number of steps, so that a step costs the same for one request and for two hundred.
@@ -57,7 +55,6 @@ class Request:
     _decoding: Decoding | None = field(default=None, init=False)
     _from_step: int = field(default=0, init=False)
     _place: int = field(default=0, init=False)  # among all that ever joined those that decode
-    _admissions: int = field(default=0, init=False)
     _node: Node | None = field(default=None, init=False)  # of the prefix cache, and held
     _shared: int = field(default=0, init=False)  # blocks of the prefix cache among its own
 

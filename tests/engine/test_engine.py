@@ -201,15 +201,15 @@ def test_many_steps_at_one_go_are_the_same_as_one_by_one(name: str) -> None:
         requests = [Request(str(i), *each) for i, each in enumerate(asked)]
         due, now = deque(requests), 0.0
         while due or engine.waiting or engine.running:
-            if engine.ends_s is None:
-                now = max(now, due[0].arrival_s) if not engine.waiting + engine.running else now
+            if not engine.waiting + engine.running:
+                now = max(now, due[0].arrival_s)
             while due and due[0].arrival_s <= now:
                 engine.submit(due.popleft(), now)
             begun = engine.begin(now, until=float("inf") if ahead else now)
             if begun is None:
                 continue
             # whoever comes meanwhile cuts it short
-            while due and due[0].arrival_s < engine.ends_s:
+            while due and due[0].arrival_s < begun.ends_s:
                 engine.submit(due[0], due.popleft().arrival_s)
                 engine.check()
             engine.finish(begun)

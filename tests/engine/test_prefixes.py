@@ -64,6 +64,18 @@ def test_what_is_held_stays_and_so_does_all_above_it() -> None:
     tree.check()
 
 
+def test_a_text_that_is_used_over_and_over_takes_no_more_memory() -> None:
+    tree = Prefixes()
+    for _ in range(20_000):
+        tree.insert(text("abc"), 48)
+        tree.insert(text("x"), 16)
+    assert len(tree._leaves) < 5_000
+    assert tree.drop(1) == 1
+    assert tree.find(text("abc")).end == 32  # it was used before x
+    assert tree.drop(9) == 3
+    tree.check()
+
+
 ACTS = st.lists(
     st.tuples(
         st.sampled_from(["insert", "hold", "let_go", "drop", "find"]),
