@@ -21,25 +21,20 @@ from polars import col
 
 from servescope.analysis.critical_path import with_path
 from servescope.analysis.fluidity import fluidity
+from servescope.analysis.gaps import Gaps, Tally
 from servescope.analysis.ideal import with_ideal
 from servescope.analysis.intervals import SECTIONS, bounded, of_mean, of_quantiles, sections_of
-from servescope.analysis.metrics import ANSWERED, CHUNK_IS_TOKEN, METRICS, QUANTILES, of_call
-from servescope.analysis.sample import Floats, Ints, Sample
+from servescope.analysis.metrics import ANSWERED, METRICS, QUANTILES, of_call
+from servescope.analysis.sample import Ints, Sample
 from servescope.traces.run import Run
 from servescope.traces.schema import SCHEMA, require
 from servescope.traces.trace import Trace
 
 BATCH_CALLS = 10_000
-EXACT_VALUES = 4_000_000
 _THREADS = 4  # more have nothing to do: one reads
-# A bucket is a double without its last 42 bits: 1,024 buckets for each power of two, so that its
-# middle is at most a twentieth of a percent off. They reach from 2^-40 s to 2^24 s.
-_DROPPED_BITS, _LOWEST, _HIGHEST = 42, -40, 24
-_BUCKETS = (_HIGHEST - _LOWEST) << 10
-_FIRST_KEY = (1023 + _LOWEST) << 10
 _LISTS = ("chunk_s", "chunk_tokens")
 _NOT_NUMBERS = (*_LISTS, "empty_s", "prefix_blocks")
-_READ = "_read_of_chunks"  # where what is made of the chunks is kept
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,11 +145,12 @@ class Measured:
     def _samples(
         self, names: Collection[str], owners: pl.DataFrame, blocks: int
     ) -> dict[str, Sample]:
-        found = {}
+        found: dict[str, Sample] = {}
         if any(METRICS[name].per == "gap" for name in names):
             own = owners is self.sections[0]
-            found = self._gaps if own else self._read(_block_of(self.asked, owners), blocks)
-        found = dict(found)
+            made, gaps = self._own if own else self._read(owners, blocks)
+            self.__dict__.setdefault("_of_chunks", made)  # the same whoever owns: read once
+            found |= gaps
         calls, programs = (_block_of(table, owners) for table in (self.calls, self.programs))
         for name in names:
             if name not in found:
@@ -176,31 +172,25 @@ class Measured:
         return table[name].cast(pl.Float64)
 
     @cached_property
-    def _gaps(self) -> dict[str, Sample]:
-        """The gaps between chunks and tokens, in the sections of the run's time."""
-        owners, blocks = self.sections
-        return self._read(_block_of(self.asked, owners), blocks)
+    def _own(self) -> tuple[pl.DataFrame, dict[str, Sample]]:
+        """What is read of the chunks in the sections of the run's time."""
+        return self._read(*self.sections)
 
-    @property
+    @cached_property
     def _of_chunks(self) -> pl.DataFrame:
         """What is made of the chunks of each call, in the order of `asked`."""
-        if _READ not in self.__dict__:
-            self._gaps  # noqa: B018  # reads it
-        made: pl.DataFrame = self.__dict__[_READ]
-        return made
+        return self._own[0]
 
-    def _read(self, block: Ints, blocks: int) -> dict[str, Sample]:
-        """Read the chunks of all calls, and return the gaps by the block of their call.
-
-        What is made of the chunks of each call is kept with it, so that they are read once.
-        """
+    def _read(self, owners: pl.DataFrame, blocks: int) -> tuple[pl.DataFrame, dict[str, Sample]]:
+        """Read the chunks of all calls: what is made of each, and the gaps by who owns the call."""
+        block = _block_of(self.asked, owners)
         rows = self.asked["row"].to_numpy().astype(np.int64)
         place = np.full(int(rows.max()) + 1 if len(rows) else 0, -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
         stall = np.full(len(rows), np.nan)
         count = np.full(len(rows), -1, dtype=np.int64)
 
-        def digest(batch: pl.DataFrame, gaps: _Gaps) -> None:
+        def digest(batch: pl.DataFrame, gaps: Gaps) -> None:
             row = batch["row"].to_numpy()
             at = place[row.clip(0, max(0, len(place) - 1))] if len(place) else row.astype(np.int64)
             chosen = (row < len(place)) & (at >= 0)
@@ -209,19 +199,30 @@ class Measured:
             count[at] = batch["chunk_s"].list.len().fill_null(-1).to_numpy()
             stall[at] = gaps.add(batch, block[at])
 
-        together = _Gaps(blocks)
-        for gaps in _in_threads(digest, self._batches("output_tokens"), lambda: _Gaps(blocks)):
+        together = Gaps(blocks)
+        for gaps in _in_threads(digest, self._batches("output_tokens"), lambda: Gaps(blocks)):
             together.join(gaps)
-        self.__dict__[_READ] = pl.DataFrame(
+        made = pl.DataFrame(
             {
                 "stall": pl.Series(stall).fill_nan(None),
                 "chunks": pl.Series(count).replace(-1, None).cast(pl.UInt32),
             }
         )
-        return together.samples()
+        return made, together.samples()
 
     def fluidity(self, first_s: float, gap_s: float) -> pl.Series:
         """Return the share of token deadlines that each of `calls` met, null where not known."""
+        asked = first_s, gap_s
+        if asked not in self._fluidity:
+            self._fluidity[asked] = self._read_fluidity(first_s, gap_s)
+        return self._fluidity[asked]
+
+    @cached_property
+    def _fluidity(self) -> dict[tuple[float, float], pl.Series]:
+        """What was read of the deadlines that were asked so far."""
+        return {}
+
+    def _read_fluidity(self, first_s: float, gap_s: float) -> pl.Series:
         share = np.full(int(self.calls["row"].max() or 0) + 1, np.nan)  # type: ignore[arg-type]
         for batch in self._batches("sent_s", "output_tokens"):
             counts = batch.filter(ANSWERED & (col("row") < len(share)))
@@ -270,7 +271,7 @@ class Measured:
 
         It is exact up to some millions of values, as the gaps of the run's own metrics are.
         """
-        tally = _Tally(1)
+        tally = Tally(1)
         for batch in self.chunks(of):
             tally.add_lists(batch.select(values).to_series(), np.zeros(batch.height, np.int64))
         return tally.sample()
@@ -319,9 +320,6 @@ def _block_of(table: pl.DataFrame, owners: pl.DataFrame) -> Ints:
     return joined["block"].fill_null(-1).to_numpy().astype(np.int64)
 
 
-T = TypeVar("T")
-
-
 def _in_threads(
     work: Callable[[pl.DataFrame, T], None], batches: Iterator[pl.DataFrame], make: Callable[[], T]
 ) -> list[T]:
@@ -345,148 +343,3 @@ def _in_threads(
     for work_done in doing:
         work_done.result()
     return made
-
-
-_ONE_A_CHUNK = CHUNK_IS_TOKEN.fill_null(False)
-
-
-def _gaps_of(moments: pl.Series) -> tuple[Floats, Ints]:
-    """Return the gaps of all calls, one call after the other, and how many each has.
-
-    They are those of the metric `icl`, in a tenth of the time that its expression takes.
-    """
-    moments = moments.list.drop_nulls() if moments.explode().null_count() else moments
-    sizes = moments.list.len().fill_null(0).to_numpy().astype(np.int64)
-    flat = moments.drop_nulls().explode(empty_as_null=False).to_numpy()
-    if len(flat) < 2:
-        return np.empty(0), np.zeros(len(sizes), np.int64)
-    within = np.ones(len(flat) - 1, np.bool_)
-    ends = np.cumsum(sizes)[:-1]
-    within[ends[(ends > 0) & (ends < len(flat))] - 1] = False  # from one call to the next
-    return np.diff(flat)[within], (sizes - 1).clip(0)
-
-
-class _Gaps:
-    """The gaps of calls on their way to samples: between chunks, and between tokens."""
-
-    def __init__(self, blocks: int) -> None:
-        # where a chunk is a token, a gap between chunks is one between tokens
-        self._both, self._chunks, self._tokens = (_Tally(blocks) for _ in range(3))
-
-    def add(self, batch: pl.DataFrame, block: Ints) -> Floats:
-        """Take calls with their lists, and the block of each, -1 for one that does not count.
-
-        Returns the longest gap of each answered call, NaN where it has none: shape (calls,).
-        """
-        answered, same = (
-            batch.select(each).to_series().to_numpy() for each in (ANSWERED, _ONE_A_CHUNK)
-        )
-        gaps, sizes = _gaps_of(batch["chunk_s"])
-        longest = np.full(batch.height, np.nan)
-        some = sizes > 0
-        if len(gaps):
-            begins = (np.cumsum(sizes) - sizes)[some]
-            longest[some] = np.maximum.reduceat(gaps, begins)
-        longest[~answered] = np.nan
-        counts = answered & (block >= 0)
-        self._both.add(gaps, sizes, np.where(counts & same, block, -1))
-        several = counts & ~same
-        if several.any():
-            self._chunks.add(gaps, sizes, np.where(several, block, -1))
-            of_tokens = batch.filter(several).select(METRICS["tbt"].expr).to_series()
-            self._tokens.add_lists(of_tokens, block[several])
-        return longest
-
-    def join(self, other: _Gaps) -> None:
-        """Take what another one took."""
-        self._both.join(other._both)
-        self._chunks.join(other._chunks)
-        self._tokens.join(other._tokens)
-
-    def samples(self) -> dict[str, Sample]:
-        """Return the samples by the names of their metrics."""
-        both = self._both.sample()
-        return {
-            "tbt": _joined(both, self._tokens.sample()),
-            "icl": _joined(both, self._chunks.sample()),
-        }
-
-
-class _Tally:
-    """Values on their way to a sample: as they are while they are few, then counted in buckets."""
-
-    def __init__(self, blocks: int) -> None:
-        self._blocks = blocks
-        self._held: list[tuple[Floats, int]] = []
-        self._size = 0
-        self._counts = np.empty((0, 0), dtype=np.int64)
-
-    def add(self, values: Floats, sizes: Ints, block: Ints) -> None:
-        """Take the values of calls, one call after the other: how many, and the block of each.
-
-        Those of block -1 are left out.
-        """
-        ends = np.cumsum(sizes)
-        # neighbouring calls are mostly of one block, whose values need no name of it each
-        lasts = np.flatnonzero(np.diff(block, append=-2))
-        begin = 0
-        for last in lasts:
-            end = int(ends[last])
-            if end > begin and block[last] >= 0:
-                self._hold(values[begin:end], int(block[last]))
-            begin = end
-
-    def add_lists(self, lists: pl.Series, block: Ints) -> None:
-        """Take a list of values a call, and the block of each; what is null is left out."""
-        lists = lists.list.drop_nulls()
-        flat = lists.drop_nulls().explode(empty_as_null=False)
-        self.add(flat.to_numpy(), lists.list.len().fill_null(0).to_numpy().astype(np.int64), block)
-
-    def join(self, other: _Tally) -> None:
-        """Take what another tally of the same blocks took."""
-        for values, block in other._held:
-            self._hold(values, block)
-        if other._counts.size:
-            self._count()
-            self._counts += other._counts
-
-    def _hold(self, values: Floats, block: int) -> None:
-        self._held.append((values, block))
-        self._size += len(values)
-        if self._counts.size or self._size > EXACT_VALUES:
-            self._count()
-
-    def _count(self) -> None:
-        if not self._counts.size:
-            self._counts = np.zeros((self._blocks, _BUCKETS + 1), dtype=np.int64)
-        for values, block in self._held:
-            # what is negative is so as a whole number, too: the first bucket is no time at all
-            key = values.view(np.int64) >> _DROPPED_BITS
-            key -= _FIRST_KEY - 1
-            np.clip(key, 0, _BUCKETS, out=key)
-            self._counts[block] += np.bincount(key, minlength=_BUCKETS + 1)
-        self._held.clear()
-
-    def sample(self) -> Sample:
-        if not self._counts.size:
-            values = np.concatenate([np.empty(0), *(values for values, _ in self._held)])
-            blocks = [block for _, block in self._held]
-            block = np.repeat(blocks, [len(v) for v, _ in self._held]).astype(np.int64)
-            return Sample.of(values, block, self._blocks)
-        block, key = np.nonzero(self._counts)
-        low = (key - 1 + _FIRST_KEY) << _DROPPED_BITS
-        middle = (low + (1 << (_DROPPED_BITS - 1))).view(np.float64)
-        values = np.where(key == 0, 0.0, middle)
-        return Sample.of(values, block, self._blocks, self._counts[block, key])
-
-
-def _joined(a: Sample, b: Sample) -> Sample:
-    """Put two samples of the same blocks into one."""
-    if not len(b.values):
-        return a
-    return Sample.of(
-        np.concatenate([a.values, b.values]),
-        np.concatenate([a.block, b.block]),
-        a.blocks,
-        np.concatenate([a.weights, b.weights]),
-    )

@@ -1,4 +1,4 @@
-"""Runs of any streams, for properties: stretched in time, moved, or answered later."""
+"""Made-up runs: drawn ones, and any streams, stretched in time, moved, or answered later."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,3 +39,16 @@ def streams(
             )
         )  # fmt: skip
     return Measured(frame_of_rows(rows).lazy())
+
+
+def many(call: Make, calls: int = 60) -> list[dict[str, Any]]:
+    """Return calls of seven programs, of up to 39 chunks each."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for number in range(calls):
+        first = number + rng.exponential()
+        chunks = first + np.cumsum(rng.lognormal(-4, 1, rng.integers(1, 40)))
+        rows.append(
+            call(f"{number:03}", float(number), first, *chunks, program_id=f"p{number % 7}")
+        )
+    return rows

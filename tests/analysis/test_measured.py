@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from streams import many
 
 from servescope.analysis import METRICS, Measured, measured
 from servescope.analysis.metrics import ANSWERED, of_call
@@ -17,18 +18,6 @@ from servescope.traces.run import frame_of_rows
 
 Make = Callable[..., dict[str, Any]]
 MakeRun = Callable[..., Run]
-
-
-def many(call: Make, calls: int = 60) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(5)
-    rows = []
-    for number in range(calls):
-        first = number + rng.exponential()
-        chunks = first + np.cumsum(rng.lognormal(-4, 1, rng.integers(1, 40)))
-        rows.append(
-            call(f"{number:03}", float(number), first, *chunks, program_id=f"p{number % 7}")
-        )
-    return rows
 
 
 def test_batches_are_the_whole(call: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,34 +66,6 @@ def test_what_is_read_in_one_pass_is_what_the_registry_defines(
     stalls = frame.select(of_call(METRICS["stall"])).to_series()
     assert run.calls["stall"].to_list() == stalls.to_list()
     assert run.calls["chunks"].to_list() == frame["chunk_s"].list.len().to_list()
-
-
-def test_counted_in_buckets_every_quantile_is_right_to_a_twentieth_of_a_percent(
-    call: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = many(call)
-    owners = pl.DataFrame(
-        {"program_id": [f"p{n}" for n in range(7)], "block": [0, 1, 2, 0, 1, 2, 0]}
-    )
-    run = Measured(frame_of_rows(rows).lazy())
-    exact = run.sample("icl", owners, 3)
-    monkeypatch.setattr(measured, "EXACT_VALUES", 100)
-    counted = run.sample("icl", owners, 3)
-    assert len(counted) == len(exact)
-    assert counted.sizes().tolist() == exact.sizes().tolist()
-    for q in (0.001, 0.1, 0.5, 0.9, 0.99, 1.0):
-        assert counted.quantile(q) == pytest.approx(exact.quantile(q), rel=0.0005)
-        assert counted.block_quantiles(q)[0] == pytest.approx(exact.block_quantiles(q)[0], rel=5e-4)
-    assert counted.mean() == pytest.approx(exact.mean(), rel=0.0005)
-
-
-def test_a_bucket_holds_what_no_clock_could_tell_apart(
-    call: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No time at all stays no time, and a day is not cut off."""
-    monkeypatch.setattr(measured, "EXACT_VALUES", 0)
-    sample = Measured(frame_of_rows([call("x", 0.0, 1.0, 1.0, 86401.0)]).lazy()).sample("icl")
-    assert sample.values.tolist() == [0.0, pytest.approx(86400.0, rel=0.0005)]
 
 
 def test_owners_say_which_programs_count_and_where_they_belong(call: Make) -> None:
