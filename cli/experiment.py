@@ -74,7 +74,7 @@ def run(
         "failed": failed,
     }
     write_json(folder / "study-summary.json", summary)
-    page = _overview(study.name, rows, compared, folder, studies.whys(book))
+    page = _overview(study.name, rows, compared, folder, failed)
     if as_json:
         console.json(summary)
     else:
@@ -97,7 +97,7 @@ def _overview(
     rows: pl.DataFrame,
     compared: list[dict[str, Any]],
     folder: Path,
-    failed: dict[str, str],
+    failed: list[dict[str, str]],
 ) -> Path:
     from servescope.loadgen.study import OVERVIEW
     from servescope.reports.overview import Outcome, write_overview
@@ -220,7 +220,7 @@ def _compared(
     systems: dict[str, list[Run]],
     folder: Path,
     slo: SLO | None,
-    failed: list[dict[str, str | None]],
+    failed: list[dict[str, str]],
 ) -> dict[str, Any]:
     """Write the report of one workload at one load; returns its verdict, or why there is none."""
     from servescope.loadgen.study import REPORTS

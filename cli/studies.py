@@ -198,17 +198,12 @@ def _written(value: Any, form: str) -> str | None:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def failures(book: Book) -> list[dict[str, str | None]]:
+def failures(book: Book) -> list[dict[str, str]]:
     """Return the runs that failed, and why."""
     return [
-        {"run": entry.path, "condition": entry.cell.condition, "why": entry.why}
+        {"run": entry.path, "condition": entry.cell.condition, "why": entry.why or ""}
         for entry in book.in_state("failed")
     ]
-
-
-def whys(book: Book) -> dict[str, str]:
-    """Return why each run that failed did, by its folder."""
-    return {entry.path: entry.why or "" for entry in book.in_state("failed")}
 
 
 def refuse_failed(book: Book, runs: Iterable[Run], again: str) -> None:

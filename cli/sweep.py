@@ -118,16 +118,17 @@ def sweep(
     book = studies.make(study, folder, again, quiet=quiet)
     runs = studies.runs_of(study, book, folder, trim)
     rows = studies.rows_of(runs, read_slo(slo))
+    failed = studies.failures(book)
     told = {
         "system": study.systems[0].name,
         "workload": study.workloads[0].name,
         "slo": slo,
         "rows": rows.to_dicts(),
-        "failed": studies.failures(book),
+        "failed": failed,
     }
     write_json(folder / "sweep.json", told)
     rows.write_csv(folder / "sweep.csv")
-    page = write_overview(study.name, rows, (), folder / OVERVIEW, studies.whys(book))
+    page = write_overview(study.name, rows, (), folder / OVERVIEW, failed)
     if as_json:
         console.json(told)
     else:

@@ -14,7 +14,6 @@ from servescope.reports import render
 from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table, told
 from servescope.reports.canvas import LOG, canvas, line_of, short
 
-_NONE: Mapping[str, str] = {}
 # What is drawn over the offered load: column, axis, factor, whether on a log axis, how to read it.
 _CURVES = (
     ("ttft_p99_s", "TTFT p99 (ms)", 1000.0, True, "The knee is where the queue begins."),
@@ -62,12 +61,12 @@ def write_overview(
     rows: pl.DataFrame,
     outcomes: Sequence[Outcome],
     out: Path,
-    failed: Mapping[str, str] = _NONE,
+    failed: Sequence[Mapping[str, str]] = (),
 ) -> Path:
     """Write the page of a study, replacing one of before; returns its path.
 
     `rows` has a row a run: the columns of `analysis.sweep`, and workload, rate_rps, speed_up and
-    repeat. `failed` says of the runs that have no row why.
+    repeat. `failed` says of each run that has no row which (`run`) and `why`.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render.html(title, sections_of(rows, outcomes, failed)), encoding="utf-8")
@@ -75,7 +74,7 @@ def write_overview(
 
 
 def sections_of(
-    rows: pl.DataFrame, outcomes: Sequence[Outcome], failed: Mapping[str, str] = _NONE
+    rows: pl.DataFrame, outcomes: Sequence[Outcome], failed: Sequence[Mapping[str, str]] = ()
 ) -> list[Section]:
     """Return the verdict of every load and what failed, the curves over load, and a row a run."""
     made = []
@@ -85,7 +84,7 @@ def sections_of(
         said = each.verdict or each.why or ""
         notes.append(Note(kind, said, each.condition, each.report or ""))
         notes += [Note("doubt", doubt, "Doubt") for doubt in each.doubts]
-    notes += [Note("doubt", why, f"FAILED, {run}") for run, why in failed.items()]
+    notes += [Note("doubt", each["why"], f"FAILED, {each['run']}") for each in failed]
     if notes:
         made.append(Section("verdicts", "Load by load", tuple(notes)))
     figures = curves(rows)

@@ -19,7 +19,6 @@ from servescope.analysis.profiles.profile import (
     most,
     percentile,
     spread,
-    sum_of,
 )
 from servescope.analysis.profiles.reading import Reading
 from servescope.analysis.profiles.seen import Seen
@@ -82,10 +81,6 @@ def _meets(bounds: Mapping[str, float]) -> pl.Expr:
     return pl.all_horizontal(within).fill_null(False)  # what is not measured is not good
 
 
-def _tokens(reading: Reading) -> Value:
-    return sum_of(reading.total("isl"), reading.total("osl"))
-
-
 def _sent(reading: Reading) -> int:
     return reading.seen.calls.height
 
@@ -145,7 +140,7 @@ AIPERF = Profile(
         Field("input_token_throughput", "tokens/s", "tokens of prompts over the duration",
               lambda r: r.rate(r.total("isl")), ours="input_tps"),
         Field("total_token_throughput", "tokens/s", "tokens of prompts and answers over the"
-              " duration", lambda r: r.rate(_tokens(r)), ours="total_tps"),
+              " duration", lambda r: r.rate(r.total("isl", "osl")), ours="total_tps"),
         Field("good_request_count", "count", "valid calls within every bound; one without a value"
               " is not good", lambda r: r.good),
         Field("good_request_fraction", "share", "good calls, of all that were sent",

@@ -17,7 +17,6 @@ from servescope.analysis.profiles.profile import (
     mean,
     percentile,
     spread,
-    sum_of,
 )
 from servescope.analysis.profiles.reading import Reading
 from servescope.analysis.profiles.seen import Seen
@@ -99,10 +98,6 @@ def _every(name: str, quantity: str, unit: str, says: str, ours: str | None = No
     return list(spread(pattern, quantity, STATISTICS, unit, says, ours))
 
 
-def _total(reading: Reading) -> Value:
-    return sum_of(reading.total("prompt"), reading.total("output"))
-
-
 GUIDELLM = Profile(
     name="guidellm",
     tool="guidellm run",
@@ -144,7 +139,7 @@ GUIDELLM = Profile(
         Field("output_tokens_per_second.successful.mean", "tokens/s", "tokens of answers over the"
               " same time", _rate("output"), ours="output_tps"),
         Field("tokens_per_second.successful.mean", "tokens/s", "tokens of prompts and answers over"
-              " the same time", lambda r: r.rate(_total(r)), ours="total_tps"),
+              " the same time", lambda r: r.rate(r.total("prompt", "output")), ours="total_tps"),
         Field("slo_attainment", "share", "calls within the bounds, of those judged and the errored;"
               " its tpot bounds the inter-token latency, and a call of one token is not judged by"
               " it", _attainment, ours="attainment"),

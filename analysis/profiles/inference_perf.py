@@ -18,7 +18,6 @@ from servescope.analysis.profiles.profile import (
     most,
     percentile,
     spread,
-    sum_of,
 )
 from servescope.analysis.profiles.reading import Reading
 from servescope.analysis.profiles.seen import Seen
@@ -97,10 +96,6 @@ def _goodput(reading: Reading) -> Value:
     return reading.share(reading.good, 0.0 if first is None else last - first)
 
 
-def _tokens(reading: Reading) -> Value:
-    return sum_of(reading.total("input"), reading.total("output"))
-
-
 def _every(name: str, quantity: str, unit: str, says: str, ours: str | None = None) -> list[Field]:
     return list(spread(f"{name}.{{}}", quantity, STATISTICS, unit, says, ours))
 
@@ -147,7 +142,7 @@ INFERENCE_PERF = Profile(
         Field("throughput.output_tokens_per_sec", "tokens/s", "tokens of answers by the client's"
               " tokenizer over the time", lambda r: r.rate(r.total("output")), ours="output_tps"),
         Field("throughput.total_tokens_per_sec", "tokens/s", "tokens of prompts and answers over"
-              " the time", lambda r: r.rate(_tokens(r)), ours="total_tps"),
+              " the time", lambda r: r.rate(r.total("input", "output")), ours="total_tps"),
         Field("throughput.requests_per_sec", "1/s", "successes over the time",
               lambda r: r.rate(r.count), ours="calls_rps"),
         Field("prompt_tokens.total", "tokens", "tokens of prompts, as the server counts",

@@ -28,13 +28,6 @@ class Value:
     why: str | None = None
 
 
-def sum_of(a: Value, b: Value) -> Value:
-    """Add two amounts; not known if one is not."""
-    if a.value is None or b.value is None:
-        return Value(None, a.why or b.why)
-    return Value(a.value + b.value, a.why or b.why)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
     """What a tool measures of a call, or of the gaps of a call: null where it has none.

@@ -130,8 +130,14 @@ class Reading:
             return Value(None, why)
         return Value(found * scale, self._without(name, lost))
 
-    def total(self, name: str) -> Value:
-        """Return the sum of a quantity over the calls; 0 of no call."""
+    def total(self, *names: str) -> Value:
+        """Return the sum of quantities over the calls; 0 of no call, not known if one is not."""
+        found = [self._total(name) for name in names]
+        known = [each.value for each in found if each.value is not None]
+        why = next((each.why for each in found if each.why), None)
+        return Value(sum(known) if len(known) == len(found) else None, why)
+
+    def _total(self, name: str) -> Value:
         sample, lost = self.sample(name)
         if lost and not len(sample):
             return Value(None, self._quantities[name].why)

@@ -20,7 +20,6 @@ from servescope.analysis.profiles.profile import (
     most,
     percentile,
     spread,
-    sum_of,
 )
 from servescope.analysis.profiles.reading import Reading
 from servescope.analysis.profiles.seen import Seen
@@ -80,10 +79,6 @@ def _peak(reading: Reading) -> Value:
     return most_in_a_second(reading, streams.CHUNKS)
 
 
-def _tokens(reading: Reading) -> Value:
-    return sum_of(reading.total("input_tokens"), reading.total("output_tokens"))
-
-
 def _retokenized(reading: Reading) -> Value:
     return Value(None, "the text is not kept")
 
@@ -124,7 +119,7 @@ SGLANG = Profile(
         Field("output_throughput", "tokens/s", "total_output_tokens over duration",
               lambda r: r.rate(r.total("output_tokens")), ours="output_tps"),
         Field("total_throughput", "tokens/s", "tokens of prompts and answers over duration",
-              lambda r: r.rate(_tokens(r)), ours="total_tps"),
+              lambda r: r.rate(r.total("input_tokens", "output_tokens")), ours="total_tps"),
         Field("request_goodput", "1/s", "completed calls within the bounds over duration; a call of"
               " one token has a TPOT of 0", lambda r: r.rate(r.good), ours="goodput"),
         Field("slo_attainment", "share", "completed calls within the bounds over all that were"

@@ -13,14 +13,11 @@ from servescope.analysis.profiles.profile import (
     Field,
     Profile,
     Quantity,
-    Value,
     deviation,
     mean,
     percentile,
     spread,
-    sum_of,
 )
-from servescope.analysis.profiles.reading import Reading
 from servescope.analysis.profiles.seen import Seen
 
 STATISTICS = (mean(), percentile(50, "median"), deviation("std"), percentile(99, "p99"))
@@ -73,10 +70,6 @@ def _meets(bounds: Mapping[str, float]) -> pl.Expr:
     return pl.all_horizontal(found[name] <= bound for name, bound in bounds.items())
 
 
-def _tokens(reading: Reading) -> Value:
-    return sum_of(reading.total("input_tokens"), reading.total("output_tokens"))
-
-
 _TTFT = (
     "from before the request is posted, a new connection included, to the first chunk with a"
     " choice; of a chat, to the first with content, reasoning or a tool call"
@@ -113,7 +106,7 @@ VLLM = Profile(
         Field("output_throughput", "tokens/s", "total_output_tokens over duration",
               lambda r: r.rate(r.total("output_tokens")), ours="output_tps"),
         Field("total_token_throughput", "tokens/s", "tokens of prompts and answers over duration",
-              lambda r: r.rate(_tokens(r)), ours="total_tps"),
+              lambda r: r.rate(r.total("input_tokens", "output_tokens")), ours="total_tps"),
         Field("max_output_tokens_per_s", "chunks/s", "most chunks, not tokens, in one second from"
               " the first start", lambda r: most_in_a_second(r, moments(r.seen))),
         Field("max_concurrent_requests", "count", "most completed calls that touch one second",

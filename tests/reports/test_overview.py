@@ -53,7 +53,7 @@ def test_every_load_has_its_verdict_and_a_link_to_its_page(tmp_path: Path) -> No
         Outcome("<x2>", None, why="b never became healthy."),
     ]
     table = rows(1.0, 2.0)
-    verdicts = sections_of(table, outcomes, {"b/x2-1": "The server ended."})[0]
+    verdicts = sections_of(table, outcomes, [{"run": "b/x2-1", "why": "The server ended."}])[0]
     notes = [block for block in verdicts.blocks if isinstance(block, Note)]
     assert [(note.kind, note.mark) for note in notes] == [
         ("verdict", "x1"),
