@@ -42,7 +42,8 @@ class Metric:
 
 
 ANSWERED = col("status").eq_missing(OK)  # an unknown status is no answer
-_GAPS = col("chunk_s").list.diff(null_behavior="drop")
+# list.diff forgets the type of a batch of nulls alone, which ends a streamed query
+_GAPS = col("chunk_s").list.eval(pl.element().diff(null_behavior="drop"))
 # The gaps between chunks say something of tokens where there are as many chunks as tokens, or where
 # the server says how many tokens each holds: then a gap is shared by the tokens that end it.
 CHUNK_IS_TOKEN = col("chunk_s").list.len() == col("output_tokens")

@@ -79,7 +79,7 @@ ANSWER_CHUNKS = (col("chunk_s") - col("first_answer_s")).list.eval(
 
 def gaps(moments: pl.Expr) -> pl.Expr:
     """Return the gaps between moments."""
-    return moments.list.diff(null_behavior="drop")
+    return moments.list.eval(pl.element().diff(null_behavior="drop"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from streams import many
 
-from servescope.analysis import Measured, gaps
+from servescope.analysis import METRICS, Measured, gaps
 from servescope.traces.run import frame_of_rows
 
 Make = Callable[..., dict[str, Any]]
@@ -39,3 +39,13 @@ def test_a_bucket_holds_what_no_clock_could_tell_apart(
     monkeypatch.setattr(gaps, "EXACT_VALUES", 0)
     sample = Measured(frame_of_rows([call("x", 0.0, 1.0, 1.0, 86401.0)]).lazy()).sample("icl")
     assert sample.values.tolist() == [0.0, pytest.approx(86400.0, rel=0.0005)]
+
+
+@pytest.mark.parametrize("name", ["icl", "tbt", "stall"])
+def test_calls_without_chunks_end_no_streamed_query(name: str) -> None:
+    """Of lists that are all null, polars' difference forgot the type, and panicked."""
+    rows = [
+        {"call_id": str(n), "status": "ok", "chunk_s": each} for n, each in enumerate((None, []))
+    ]
+    found = frame_of_rows(rows).lazy().select(METRICS[name].expr).collect(engine="streaming")
+    assert found.height == 2
