@@ -211,8 +211,17 @@ def _rows(found: Found) -> list[list[object]]:
 
 
 def _summary(wanted: Wanted, found: Found) -> dict[str, Any]:
-    """Return the result of a search as JSON has it."""
-    from servescope.analysis.capacity import confirmed, rows_of
+    """Return the result of a search as JSON has it.
+
+    Probes that contradict each other bound nothing: then the bounds of capacity are null.
+    """
+    import msgspec
+
+    from servescope.analysis.capacity import confirmed, rows_of, torn
+
+    answer = msgspec.to_builtins(found.capacity)
+    if answer and torn(found.probes):
+        answer |= {"low": None, "high": None}
 
     return {
         "system": wanted.system.name,
@@ -221,7 +230,7 @@ def _summary(wanted: Wanted, found: Found) -> dict[str, Any]:
         "attainment": wanted.attainment,
         "over": wanted.over,
         "natural_rps": found.natural_rps,
-        "capacity": found.capacity,
+        "capacity": answer,
         "confirmed": confirmed(found.probes),
         "probes": rows_of(found.probes),
         "doubts": found.doubts,

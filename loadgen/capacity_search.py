@@ -370,9 +370,10 @@ def _doubts(made: Sequence[Made], supply: _Supply, asked: Sequence[Asked]) -> li
     if pair := capacity.torn([each.probe for each in made]):
         failed, passed = pair
         doubts.append(
-            f"A probe at {failed.load:.4g} burned {failed.rate:.3g} times what the SLO allows, one"
-            f" at {passed.load:.4g} {passed.rate:.2g} times: which stretch of the workload they"
-            " held decided more than the load. Give a larger --budget, so that each holds more."
+            f"A probe at {failed.load:.4g} burned {failed.rate:.3g} times what the SLO allows, and"
+            f" one at {passed.load:.4g}, a higher load, {passed.rate:.2g} times: which stretch of"
+            " the workload they held decided more than the load. Give a larger --budget, so that"
+            " each holds more."
         )
     suspect = [each.run.path.name for each in made if each.run.info.validity == "suspect"]
     if suspect:

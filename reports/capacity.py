@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 
-from servescope.analysis.capacity import Capacity, Probe, rows_of
+from servescope.analysis.capacity import Capacity, Probe, rows_of, torn
 from servescope.reports import render
 from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table
 from servescope.reports.canvas import FAINT, INK, LOG, PALETTE, canvas, short
@@ -63,12 +63,13 @@ def sections_of(
         f"The SLO is {slo}. A burn rate says how many times more of it missed than may; 1 is the"
         " limit. The warm-up of each probe, twice its longest call, is left out."
     )
-    picture = Figure(
-        curve(probes, found, unit),
+    reads = (
         "Each point is a probe, a larger one lasted longer; those on the bottom line missed next to"
-        " nothing. The grey band reaches from the lower bound to the estimate.",
-        wide=True,
+        " nothing."
     )
+    if not torn(probes):
+        reads += " The grey band reaches from the lower bound to the estimate."
+    picture = Figure(curve(probes, found, unit), reads, wide=True)
     return [
         Section("verdict", "Capacity", tuple(notes)),
         Section("curve", "Burn rate over load", (picture,)),
@@ -104,7 +105,8 @@ def curve(probes: Sequence[Probe], found: Capacity | None, unit: str) -> go.Figu
 
 
 def _draw_fit(figure: go.Figure, probes: Sequence[Probe], found: Capacity) -> None:
-    figure.add_vrect(x0=found.low, x1=found.load, fillcolor=FAINT, opacity=0.6, line_width=0)
+    if not torn(probes):
+        figure.add_vrect(x0=found.low, x1=found.load, fillcolor=FAINT, opacity=0.6, line_width=0)
     burns = [b for probe in probes for b in probe.burns if b.condition == found.condition]
     loads = np.geomspace(found.load / 1.5, found.load * 1.5, 120)
     rates = found.burn_at(loads, burns[0].allowed, share=burns[0].kind == "share")
