@@ -60,6 +60,9 @@ class Requirement:
     value: float | None
     count: int
 
+    def __str__(self) -> str:
+        return str(Group((self.condition,), where=self.where))
+
     @property
     def needs(self) -> int:
         """The fewest values that tell whether it is met (`intervals.fewest`)."""
@@ -166,7 +169,7 @@ def unasked(measured: Measured, slo: SLO) -> list[str]:
     if calls.is_empty():
         return []
     return [
-        " and ".join(f"{key} is {value}" for key, value in group.where)
+        group.whose
         for group in slo.groups
         if group.where and calls.filter(chosen(group)).is_empty()
     ]

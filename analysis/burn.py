@@ -57,15 +57,9 @@ def burns_of(measured: Measured, slo: SLO, attainment: float = ATTAINMENT) -> tu
         return ()
     found = []
     if slo.of_each:
-        each = SLO(
-            tuple(
-                replace(group, conditions=tuple(c for c in group.conditions if c.statistic is None))
-                for group in slo.groups
-            )
-        )
         allowed = 1 - attainment
-        name = f"{attainment * 100:.4g} % of {slo.per} within {each}"
-        found.append(_of_misses(name, measured, each, allowed, owners, count))
+        name = f"{attainment * 100:.4g} % of {slo.per} within {slo.each}"
+        found.append(_of_misses(name, measured, slo.each, allowed, owners, count))
     for group in slo.groups:
         within = measured.where(chosen(group)) if group.where else measured
         for condition in group.conditions:

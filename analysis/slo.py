@@ -109,9 +109,12 @@ class Group:
 
     def __str__(self) -> str:
         told = " and ".join(map(str, (*self.conditions, *self.fluidity)))
-        if not self.where:
-            return told
-        return f"{told} where {' and '.join(f'{key} is {value}' for key, value in self.where)}"
+        return f"{told} where {self.whose}" if self.where else told
+
+    @property
+    def whose(self) -> str:
+        """Which calls it is for, in words."""
+        return " and ".join(f"{key} is {value}" for key, value in self.where)
 
     def asked_of(self, per: Literal["call", "program"]) -> list[Condition]:
         """Return the conditions on every call, or on every program."""
@@ -137,6 +140,15 @@ class SLO:
         """What the share of those that meet it is counted of."""
         of_programs = any(group.asked_of("program") for group in self.groups)
         return "programs" if of_programs else "calls"
+
+    @property
+    def each(self) -> SLO:
+        """What is asked of every call or program, without what is asked of the run alone."""
+        groups = (
+            replace(group, conditions=tuple(c for c in group.conditions if c.statistic is None))
+            for group in self.groups
+        )
+        return SLO(tuple(group for group in groups if group.conditions or group.fluidity))
 
     @property
     def of_each(self) -> bool:

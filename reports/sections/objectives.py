@@ -32,7 +32,7 @@ _FLUIDITY = (
     Column("n", "calls", "count"),
     Column("mean", "fluidity, mean", "share"),
     Column("p50", "p50", "share"),
-    Column("p10", "a tenth has less than", "share"),
+    Column("p10", "p10", "share"),
 )
 _STATISTICS = (
     Column("run", "run"),
@@ -108,13 +108,12 @@ def objectives(story: Story) -> Section | None:
     asked: list[dict[str, Cell]] = []
     for name, measured in story.measured.items():
         for each in requirements(measured, slo):
-            where = " and ".join(f"{key} is {value}" for key, value in each.where)
             value = None if each.value == np.inf else each.value
             is_ratio = METRICS[each.condition.metric].unit == "ratio"
             asked.append(
                 {
                     "run": name,
-                    "condition": f"{each.condition}{f' where {where}' if where else ''}",
+                    "condition": str(each),
                     "value": None if is_ratio else value,
                     "ratio": value if is_ratio else None,
                     "met": each.verdict,

@@ -55,11 +55,10 @@ def served(story: Story, name: str) -> str:
     text = f"{whole.served.height} of {whole.measured.calls.height} calls served"
     if story.slo and story.slo.of_each:
         met = attained(whole.measured, story.slo)
-        text += f", {met.share:.1%} of {met.per} within {story.slo}"
+        text += f", {met.share:.1%} of {met.per} within {story.slo.each}"
     if story.slo:
         text += "".join(
-            f"; {each.condition}: {each.verdict}"
-            for each in requirements(whole.measured, story.slo)
+            f"; {each}: {each.verdict}" for each in requirements(whole.measured, story.slo)
         )
     return f"{name}: {text}." if len(story.named) > 1 else f"{text}."
 

@@ -139,3 +139,9 @@ def test_every_refusal_on_the_page_is_refused() -> None:
         with pytest.raises(InputError) as refused:
             SLO.parse(text)
         assert str(refused.value) == said
+
+
+def test_what_is_asked_of_each_is_the_slo_without_what_is_asked_of_the_run() -> None:
+    slo = SLO.parse("class=a: ttft<1s, p99(tbt)<100ms; class=b: p99(ttft)<1s; mean(jct)<9s")
+    assert str(slo.each) == "TTFT < 1 s where class is a"
+    assert not SLO.parse("p99(ttft)<1s").each.groups
