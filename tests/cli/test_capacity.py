@@ -56,3 +56,15 @@ def test_what_cannot_be_searched_ends_with_two(
     ended = cli(*MADE_UP, *options, "--out", tmp_path / "search")
     assert ended.code == 2, ended.err
     assert said in ended.err
+
+
+def test_probes_that_contradict_each_other_bound_nothing(cli: Cli, tmp_path: Path) -> None:
+    """Ten minutes of this trace hold its busy ones by chance."""
+    asked = ("capacity", "azure:sample", "--system", "sarathi", "--slo", "p99(ttft)<2s")
+    ended = cli(*asked, "--budget", 600, "--out", tmp_path / "search", "--json")
+    assert ended.code == 1
+    assert "Probes contradict each other" in ended.err
+    told = json.loads(ended.out)
+    assert (told["capacity"]["low"], told["capacity"]["high"]) == (None, None)
+    assert told["confirmed"] is False
+    assert "grey band" not in (tmp_path / "search" / "capacity.html").read_text()
