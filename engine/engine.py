@@ -16,7 +16,7 @@ from typing import NamedTuple
 from servescope.engine.catalog import find_gpu, find_model
 from servescope.engine.decoding import Decoding
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks, shared_blocks
-from servescope.engine.policy import Batch, System, View
+from servescope.engine.policy import Batch, Scheduler, System, View, parts_of
 from servescope.engine.prefixes import Segment
 from servescope.engine.request import Request, Status
 from servescope.engine.step_time import Load, StepTime
@@ -77,7 +77,7 @@ class Engine:
 
     def __init__(
         self,
-        system: System,
+        system: Scheduler,
         step_time: Callable[[Load], float],
         pool: BlockPool,
         context_tokens: int,
@@ -426,7 +426,7 @@ def emulate(
     """
     shape, card = find_model(model), find_gpu(gpu)
     return Engine(
-        system,
+        parts_of(system).schedule,
         StepTime(shape, card, tp),
         BlockPool(kv_blocks(shape, card, tp)),
         context_tokens or shape.context_tokens,

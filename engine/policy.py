@@ -1,20 +1,38 @@
-"""What a scheduling policy is given, and what it gives back."""
+"""What a serving system is made of, what each part is given, and what it gives back.
+
+A system is a frozen dataclass of parameters. One that only schedules has a method `plan` and is
+its own scheduler; any other has a method `parts`, which composes it anew for every run:
+
+    annotate    hears of every request that comes and goes, and may give it a rank
+    dispatch    chooses the replica of a request
+    schedule    plans the steps of a replica
+    retain      what becomes of keys and values when a request is done
+    partition   lanes of one GPU that compute side by side
+    control     looks at all replicas every so often: migrates, scales
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from servescope.engine.decoding import Decoding
 from servescope.engine.kvcache import BlockPool
 from servescope.engine.request import Request
+
+if TYPE_CHECKING:
+    from servescope.engine.cluster import Replica
+
+WHOLE = "whole"  # the lane of a GPU that is not partitioned
 
 
 class View(NamedTuple):
     """The engine as a policy sees it at the start of a step; to be read, never changed.
 
     Waiting requests stand in the order of the queue, unfinished prompts in the order in which they
-    were admitted, decoding requests in the order in which their prompts were finished.
+    were admitted, decoding requests in the order in which their prompts were finished. `pinned` are
+    the programs whose keys and values are kept for their next call.
     """
 
     waiting: Sequence[Request]
@@ -22,6 +40,18 @@ class View(NamedTuple):
     decoding: Decoding
     pool: BlockPool
     now: float = 0.0
+    replica: int = 0
+    lane: str = WHOLE
+    pinned: Mapping[str, Pin] = {}
+
+
+class Pin(NamedTuple):
+    """Keys and values kept for the next call of a program, until when, and whose it is."""
+
+    program_id: str
+    until_s: float
+    program_s: float
+    tokens: int
 
 
 class Batch(NamedTuple):
@@ -39,9 +69,130 @@ class Batch(NamedTuple):
     steps: int = 1
 
 
-class System(Protocol):
-    """A scheduling policy."""
+class Scheduler(Protocol):
+    """Decides what each step of a replica computes."""
 
     def plan(self, view: View) -> Batch:
         """Return what the next step does."""
         ...
+
+
+class Annotator(Protocol):
+    """Keeps the books of all requests, so that they can be ranked."""
+
+    def arrived(self, request: Request, now: float) -> None:
+        """Hear of a request before it is dispatched, and set its rank or its deadline."""
+        ...
+
+    def finished(self, request: Request, now: float) -> None:
+        """Hear of a request whose last token is out."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """Chooses where a request goes."""
+
+    def pick(self, request: Request, replicas: Sequence[Replica], now: float) -> int:
+        """Return the place among `replicas` of the one that serves a request that has arrived."""
+        ...
+
+
+class Keep(NamedTuple):
+    """What becomes of the keys and values of a request that is done.
+
+    `cache` leaves them to the prefix cache, `pin` keeps them there until a moment, `offload` copies
+    them to host memory, `drop` forgets them.
+    """
+
+    mode: Literal["cache", "pin", "offload", "drop"] = "cache"
+    until_s: float = 0.0
+
+
+class Retention(Protocol):
+    """Decides what stays in the KV cache between the calls of a program."""
+
+    def finished(self, request: Request, view: View) -> Keep:
+        """Say what becomes of a request's keys and values, once its last token is out."""
+        ...
+
+    def unpin(self, view: View) -> Iterable[str]:
+        """Return the programs to unpin before a step is planned."""
+        ...
+
+    def pressed(self, head: Request, view: View) -> str | None:
+        """Return the program to unpin now that `head` cannot be admitted, or None to let it wait.
+
+        Asked again and again until the plan admits it.
+        """
+        ...
+
+
+class Partition(Protocol):
+    """Splits a GPU into lanes that compute side by side over one KV cache."""
+
+    def shares(self, view: View) -> Mapping[str, float]:
+        """Return the share of each lane, 0 to 1, for the steps that begin from now on."""
+        ...
+
+
+class Migrate(NamedTuple):
+    """Move a request that decodes to another replica, live."""
+
+    request: Request
+    source: int
+    target: int
+
+
+class Scale(NamedTuple):
+    """Add replicas, or let one run empty and go."""
+
+    add: int = 0
+    drain: int | None = None
+
+
+class Controller(Protocol):
+    """Looks at all replicas every `period_s` seconds."""
+
+    period_s: float
+
+    def tick(self, replicas: Sequence[Replica], now: float) -> Iterable[Migrate | Scale]:
+        """Return what to change."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A system, composed. None stands for the plain way.
+
+    Plain are: no annotation, round robin, the prefix cache's own order (least recently used), one
+    lane, no control. `handover` says where a request goes on once its prompt is computed, as a
+    place among the replicas; None: where it is. `oracle` lets policies see answer lengths.
+    """
+
+    schedule: Scheduler
+    annotate: Annotator | None = None
+    dispatch: Dispatcher | None = None
+    retain: Retention | None = None
+    partition: Partition | None = None
+    control: Controller | None = None
+    handover: Callable[[Request, Sequence[Replica], float], int] | None = None
+    prefix_cache: bool = False
+    oracle: bool = False
+
+
+class Composed(Protocol):
+    """A system of several parts."""
+
+    def parts(self, replicas: int) -> Parts:
+        """Return the parts for a run on so many replicas, with no memory of any other run."""
+        ...
+
+
+System: TypeAlias = Scheduler | Composed
+
+
+def parts_of(system: System, replicas: int = 1) -> Parts:
+    """Return a system's parts; one that only plans is its own scheduler."""
+    if hasattr(system, "parts"):
+        return system.parts(replicas)
+    return Parts(system)

@@ -26,7 +26,8 @@ class Status(Enum):
 class Request:
     """A prompt to compute and tokens to generate, with the engine's state of it.
 
-    How many tokens the answer has is the engine's secret: it stops there, and no policy may know.
+    How many tokens the answer has is the engine's secret: it stops there, and no policy may know
+    unless it asks for an oracle, which every report then says.
     `prefix` names the prompt's text piece by piece: what two prompts begin with alike is computed
     once where there is a prefix cache. Times are seconds on the engine's clock.
     """
@@ -38,6 +39,17 @@ class Request:
     program_id: str | None = None
     priority: int = 0
     prefix: tuple[Segment, ...] = ()
+    program_s: float | None = None  # when its program began; None: when it came itself
+    turn: int = 0
+    last: bool | None = None  # whether its program ends with it; None: nobody said
+    call_class: str | None = None
+    tool: str | None = None  # what its answer will call: known once it is finished
+    deadline_s: float | None = None  # when its program should be done
+
+    # What an annotator works out and a scheduler goes by; the engine never looks at it.
+    rank: float = field(default=0.0, init=False)
+    oracle_tokens: int | None = field(default=None, init=False)  # only for systems that ask for it
+    replica: int = field(default=0, init=False)
 
     status: Status = field(default=Status.WAITING, init=False)
     preemptions: int = field(default=0, init=False)

@@ -16,7 +16,9 @@ class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
     program's start. `prompt_stream` names the text that its prompt is cut from; calls of one stream
     share as much of their prompts as the shorter one is long. `text`, or else `messages` (the JSON
     of a list of chat messages), is the real prompt where the trace has it. `pause` says whose the
-    delay is (user, tool), `last` that no call of the program waits for this one.
+    delay is (user, tool), `last` that no call of the program waits for this one. `call_class` names
+    the kind of call, `tool` the tool that its answer calls; `deadline_s` is when its program should
+    be done, from the program's start.
     """
 
     id: str
@@ -35,6 +37,9 @@ class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pause: str | None = None
     last: bool = True
     number: int = 0  # its row in the plan
+    call_class: str | None = None
+    tool: str | None = None
+    deadline_s: float | None = None
 
 
 class Program(msgspec.Struct, frozen=True, array_like=True, gc=False):

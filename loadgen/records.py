@@ -16,7 +16,9 @@ from servescope.traces.schema import SCHEMA
 from servescope.traces.status import NOT_SENT, OK
 
 # What the plan says of a call and a run repeats.
-_PLANNED = ("call_id", "program_id", "turn", "client_id", "call_class", "parents", "delay_s")
+_PLANNED = (
+    "call_id", "program_id", "turn", "client_id", "call_class", "parents", "delay_s", "deadline_s",
+)  # fmt: skip
 
 
 class Record(msgspec.Struct, kw_only=True, gc=False):

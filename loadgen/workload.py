@@ -132,7 +132,8 @@ class Workload:
     def plan(self) -> pl.DataFrame:
         """Return the plan, one row a call; due_s is null where it hangs on a parent's end.
 
-        `prompt_sha256` is that of a prompt's recorded text; null where the prompt is made up.
+        `prompt_sha256` is that of a prompt's recorded text; null where the prompt is made up. What
+        no call has of `call_class`, `tool` and `deadline_s` is left out.
         """
         calls = list(self.calls())
         begins = [program.start_s for program in self.programs for _ in program.calls]
@@ -154,7 +155,16 @@ class Workload:
             "prompt_stream": [call.prompt_stream for call in calls],
             "prefix_blocks": [call.prefix_blocks for call in calls],
             "prompt_sha256": [_text_digest(call) for call in calls],
+            "call_class": [call.call_class for call in calls],
+            "tool": [call.tool for call in calls],
+            "deadline_s": [
+                None if call.deadline_s is None else start_s + call.deadline_s
+                for call, start_s in zip(calls, begins, strict=True)
+            ],
         }
+        for name in ("call_class", "tool", "deadline_s"):
+            if all(value is None for value in columns[name]):
+                del columns[name]
         return pl.DataFrame(
             [
                 _series(name, values, _DTYPES.get(name) or SCHEMA[name])
@@ -179,6 +189,7 @@ _DTYPES: dict[str, pl.DataType] = {
     "offset_s": pl.Float64(),
     "prompt_stream": pl.String(),
     "prompt_sha256": pl.String(),
+    "tool": pl.String(),
 }
 
 
@@ -259,6 +270,8 @@ class _Row(NamedTuple):
     delay_s: float | None
     delay_kind: str | None
     priority: int | None
+    call_class: str | None
+    deadline_s: float | None
     input_text: str | None
     input_messages: str | None
 
@@ -376,6 +389,8 @@ def _program(key: str, start_s: float, rows: list[_Row], number: int, local: boo
                 pause=row.delay_kind if parents else None,
                 last=row.call_id not in awaited,
                 number=number + turn,
+                call_class=row.call_class,
+                deadline_s=None if row.deadline_s is None else row.deadline_s - start_s,
             )
         )
     if awaited:
