@@ -18,9 +18,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from servescope.cli.demo import GPU, MODEL, SPAN_S, SYSTEMS, TIME_SCALE, TP, TRACE
-from servescope.engine import Refused, Request, emulate, make_system, virtual
+from servescope.engine import Cluster, Refused, Request, emulate, make_system, virtual
 from servescope.loadgen.experiment import EngineSpec, WorkloadSpec
-from servescope.loadgen.simulate import Simulation, engine_of
+from servescope.loadgen.simulate import Simulation, cluster_of
 from servescope.loadgen.workload import workload_of
 
 RATE_RPS = 33.0  # of 37 that an H100 serves of Llama-3.1-8B
@@ -81,12 +81,12 @@ def demo(rounds: int) -> None:
     for system, params in SYSTEMS.items():
         ratios = []
         for _ in range(rounds):
-            engine = engine_of(
+            cluster = cluster_of(
                 EngineSpec(system=system, params=params, model=MODEL, gpu=GPU, tp=TP)
             )
             simulation = Simulation(workload)
             begun = time.perf_counter()
-            virtual.run(engine, simulation)
+            virtual.run(cluster, simulation)
             took_s = time.perf_counter() - begun
             ends = [record.end_s for record in simulation.records if record.end_s is not None]
             ratios.append(max(ends) / took_s)
@@ -102,7 +102,7 @@ def many(system: str, calls: int, rounds: int) -> None:
     for _ in range(rounds):
         stream, engine = Stream(calls), emulate(make_system(system), "Llama-3.1-8B", "H100")
         begun = time.perf_counter()
-        virtual.run(engine, stream)
+        virtual.run(Cluster.of(engine), stream)
         times.append(time.perf_counter() - begun)
     p50, p99 = np.quantile(stream.first_token_s, (0.5, 0.99))
     print(

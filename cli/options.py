@@ -54,7 +54,22 @@ Params = Annotated[
 ]
 System = Annotated[str, typer.Option(help="Scheduling system of the embedded engine.")]
 Model = Annotated[str, typer.Option(help="Model shape that the engine emulates.")]
-Gpu = Annotated[str, typer.Option(help="GPU that the engine emulates.")]
+Gpu = Annotated[
+    str,
+    typer.Option(
+        help="GPU that the engine emulates; several, as in A100-80G,A40: unlike replicas."
+    ),
+]
+Replicas = Annotated[
+    int | None, typer.Option(min=1, help="Replicas of the model, each on GPUs of its own.")
+]
+PrefixCache = Annotated[
+    bool | None,
+    typer.Option(
+        "--prefix-cache/--no-prefix-cache",
+        help="Keep what prompts begin with in the KV cache; else as the system does by itself.",
+    ),
+]
 TP = Annotated[int, typer.Option(min=1, help="GPUs that the model is spread over.")]
 
 
@@ -146,6 +161,12 @@ def slo(text: str | None) -> SLO | None:
 def params(given: list[str] | None) -> dict[str, str]:
     """Read `key=value` parameters."""
     return pairs(given, "parameter", "chunk_tokens=2048")
+
+
+def gpus(text: str) -> str | list[str]:
+    """Read --gpu: one name, or those of unlike replicas."""
+    names = [name.strip() for name in text.split(",")]
+    return names if len(names) > 1 else text
 
 
 def pairs(given: list[str] | None, what: str, like: str = "NAME=VALUE") -> dict[str, str]:

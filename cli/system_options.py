@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from servescope.cli.options import checked, pairs, params
+from servescope.cli.options import checked, gpus, pairs, params
 
 if TYPE_CHECKING:
     from servescope.cli.workload_options import Asked
@@ -69,7 +69,9 @@ def system_of(
         )
     if system is not None:
         shape = {"model": model} if model else {}
-        engine = checked(EngineSpec, system=system, params=params(param), gpu=gpu, tp=tp, **shape)
+        engine = checked(
+            EngineSpec, system=system, params=params(param), gpu=gpus(gpu), tp=tp, **shape
+        )
         return checked(SystemSpec, name=name or system, engine=engine)
     endpoint = checked(
         EndpointSpec,

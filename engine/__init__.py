@@ -4,6 +4,7 @@ The HTTP server is `servescope.engine.http`: importing this package does not loa
 """
 
 from servescope.engine.catalog import Gpu, Model, find_gpu, find_model, gpus, models
+from servescope.engine.cluster import Cluster, Replica, deploy
 from servescope.engine.decoding import Decoding
 from servescope.engine.engine import (
     BadPlan,
@@ -16,7 +17,24 @@ from servescope.engine.engine import (
     emulate,
 )
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks
-from servescope.engine.policy import Batch, System, View
+from servescope.engine.policy import (
+    Annotator,
+    Batch,
+    Composed,
+    Controller,
+    Dispatcher,
+    Keep,
+    Migrate,
+    Partition,
+    Parts,
+    Pin,
+    Retention,
+    Scale,
+    Scheduler,
+    System,
+    View,
+    parts_of,
+)
 from servescope.engine.prefixes import Prefixes, Segment
 from servescope.engine.request import Request, Status
 from servescope.engine.step_time import Load, Overhead, StepTime
@@ -26,20 +44,34 @@ from servescope.engine.virtual import Source, run
 __all__ = [
     "BLOCK_TOKENS",
     "SYSTEMS",
+    "Annotator",
     "BadPlan",
     "Batch",
     "BlockPool",
+    "Cluster",
+    "Composed",
+    "Controller",
     "Counters",
     "Deadlock",
     "Decoding",
+    "Dispatcher",
     "Engine",
     "Gpu",
+    "Keep",
     "Load",
+    "Migrate",
     "Model",
     "Overhead",
+    "Partition",
+    "Parts",
+    "Pin",
     "Prefixes",
     "Refused",
+    "Replica",
     "Request",
+    "Retention",
+    "Scale",
+    "Scheduler",
     "Segment",
     "Source",
     "Status",
@@ -49,6 +81,7 @@ __all__ = [
     "Tokens",
     "View",
     "blocks_for",
+    "deploy",
     "emulate",
     "find_gpu",
     "find_model",
@@ -57,5 +90,6 @@ __all__ = [
     "kv_blocks",
     "make_system",
     "models",
+    "parts_of",
     "run",
 ]

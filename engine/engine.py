@@ -7,17 +7,29 @@ whatever comes in between cuts them short.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from servescope.engine.catalog import find_gpu, find_model
 from servescope.engine.decoding import Decoding
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks, shared_blocks
-from servescope.engine.policy import Batch, Scheduler, System, View, parts_of
-from servescope.engine.prefixes import Segment
+from servescope.engine.policy import (
+    WHOLE,
+    Batch,
+    Keep,
+    Partition,
+    Pin,
+    Retention,
+    Scheduler,
+    System,
+    View,
+    parts_of,
+)
+from servescope.engine.prefixes import Node, Segment
 from servescope.engine.request import Request, Status
 from servescope.engine.step_time import Load, StepTime
 from servescope.traces.errors import InputError, ServescopeError
@@ -44,6 +56,8 @@ class Step:
     starts_s: float
     ends: list[float]
     over: int = 0  # steps that have ended
+    lane: str = WHOLE
+    prefill: Sequence[tuple[Request, int]] = ()
 
     @property
     def ends_s(self) -> float:
@@ -73,26 +87,44 @@ class Counters:
 
 
 class Engine:
-    """One emulated replica."""
+    """One emulated replica: `number` of a cluster.
+
+    With a `partition`, `step_time` is given the share of the GPU that a lane has beside the load.
+    """
 
     def __init__(
         self,
         system: Scheduler,
-        step_time: Callable[[Load], float],
+        step_time: Callable[..., float],
         pool: BlockPool,
         context_tokens: int,
+        *,
+        retain: Retention | None = None,
+        partition: Partition | None = None,
+        number: int = 0,
     ) -> None:
         self.system = system
         self.step_time = step_time
         self.pool = pool
         self.context_tokens = context_tokens
+        self.retain = retain
+        self.partition = partition
+        self.number = number
         self.counters = Counters()
+        self.lanes: tuple[str, ...] = (WHOLE,)
+        if partition is not None:
+            self.lanes = tuple(partition.shares(self.view))
+        self.pinned: dict[str, Pin] = {}
+        self._pins: dict[str, Node] = {}
         self._waiting: deque[Request] = deque()
         self._prefilling: list[Request] = []
         self._decoding = Decoding()
         self._requests: dict[str, Request] = {}
         self._kept_tokens = 0  # computed for requests that have left
-        self._step: Step | None = None
+        self._steps: dict[str, Step] = {}  # on their way, by lane
+        self._receiving: dict[Request, None] = {}  # admitted, and their keys and values on the way
+        self._handed: dict[str, int] = {}  # blocks of requests that go on elsewhere, until copied
+        self._reserved = 0  # blocks for requests that are to come from elsewhere
         self._now = 0.0
 
     @property
@@ -103,12 +135,38 @@ class Engine:
     @property
     def running(self) -> int:
         """How many requests hold KV blocks."""
-        return len(self._prefilling) + len(self._decoding)
+        return len(self._prefilling) + len(self._decoding) + len(self._receiving)
 
     @property
     def view(self) -> View:
         """What a policy would see now."""
-        return View(self._waiting, self._prefilling, self._decoding, self.pool, self._now)
+        return self._view(WHOLE)
+
+    @property
+    def steps(self) -> Iterable[Step]:
+        """The steps on their way: one a lane at most."""
+        return self._steps.values()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do and nothing on its way."""
+        return not (self._waiting or self.running or self._handed or self._reserved)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step is on its way."""
+        return bool(self._steps)
+
+    def computing(self, lane: str) -> bool:
+        """Whether a lane has a step on its way."""
+        return lane in self._steps
+
+    @property
+    def wakes_s(self) -> float:
+        """When an engine that computes nothing should be asked again: at the end of a pin."""
+        if self._steps or not self._waiting or not self.pinned:
+            return math.inf
+        return min(pin.until_s for pin in self.pinned.values())
 
     def require_fit(self, request: Request) -> None:
         """Raise Refused when the request can never be served, however idle the engine is."""
@@ -144,17 +202,17 @@ class Engine:
         self._requests[request.id] = request
         self._waiting.append(request)
 
-    def begin(self, now: float, until: float = float("inf")) -> Step | None:
-        """Start the next step at `now`, or steps that decode alone up to the first end at `until`.
+    def begin(self, now: float, until: float = math.inf, lane: str = WHOLE) -> Step | None:
+        """Start a lane's next step at `now`, or decodes alone up to the first end at `until`.
 
         Returns None when there is nothing to do.
         """
-        if self._step is not None:
+        if lane in self._steps:
             raise RuntimeError("the step before is not finished")
         self._advance(now)
-        if not (self._waiting or self.running):
+        if not (self._waiting or self._prefilling or self._decoding):
             return None
-        batch = self.system.plan(self.view)
+        batch = self._plan(lane)
         for request in batch.preempt:
             self._preempt(request, batch.swap)
         for request, _ in batch.admit:  # before any block is taken, which may drop what they find
@@ -182,37 +240,47 @@ class Engine:
             sequences += 1
             pairs += piece * (computed + (piece + 1) / 2)  # causal: each sees itself and before
         if not tokens:
+            under_way = self._steps or self._receiving or self._handed or self._reserved
+            if under_way or now < self.wakes_s < math.inf:
+                return None  # what is on its way will change what can be planned
             raise Deadlock(
                 f"{type(self.system).__name__} plans nothing, with {len(self._waiting)} requests "
                 f"waiting, {self.running} running and {pool.free} KV blocks free.",
                 "Its limits cannot admit what is submitted: raise them.",
             )
         load = Load(tokens, sequences, kv_tokens, pairs, swapped)
-        ends = [now + self.step_time(load)]
+        if self.partition is None:
+            ends = [now + self.step_time(load)]
+        else:
+            ends = [now + self.step_time(load, self._share_of(lane))]
+            until = now  # what happens in another lane changes how long a step takes
         if kv_tokens:
             pool.take(decoding.begin())
             if batch.steps > 1 and not batch.prefill and ends[0] < until:
                 self._run_on(ends, load, batch.steps, until)
-        self._step = Step(batch, load, now, ends)
-        return self._step
+        step = Step(batch, load, now, ends, lane=lane, prefill=batch.prefill)
+        self._steps[lane] = step
+        return step
 
     def decoding(self, step: Step) -> list[Request]:
         """Return the requests that a step on its way gives their next token."""
-        return list(self._decoding) if step.load.kv_tokens else []
+        if not step.load.kv_tokens:
+            return []
+        begun = self._decoding.begun  # who joined since takes no part in it
+        return [request for request in self._decoding if request._from_step < begun]
 
     def finish(self, step: Step) -> Tokens:
         """End what is on its way, and return who got a first token of a prompt, and who is done."""
-        if step is not self._step:
+        if step is not self._steps.pop(step.lane, None):
             raise RuntimeError("this step is not on its way")
         self._over(step, len(step.ends))
-        self._step = None
         self._now = now = step.ends_s
         counters, decoding = self.counters, self._decoding
         finished = decoding.finished()
         for request in finished:
             self._leave(request, Status.FINISHED)
         prompted: list[Request] = []
-        for request, piece in step.batch.prefill:
+        for request, piece in step.prefill:
             if request.status is not Status.RUNNING:
                 continue  # aborted while the step ran
             request._computed += piece
@@ -245,20 +313,95 @@ class Engine:
         self._cut(self._now if now is None else now)
         if request.status is Status.WAITING:
             self._waiting.remove(request)
+        elif request in self._receiving:
+            del self._receiving[request]
         elif request not in self._decoding:
             self._prefilling.remove(request)
         self._leave(request, Status.ABORTED)
         return True
 
+    def computes(self, request: Request) -> bool:
+        """Whether a step on its way gives this request its next token."""
+        decodes = any(step.load.kv_tokens for step in self._steps.values())
+        return decodes and request._from_step < self._decoding.begun
+
+    def advance(self, now: float) -> None:
+        """Let pass what ended before `now`, so that the engine is seen as it is."""
+        self._advance(now)
+
+    def cut(self, now: float) -> None:
+        """Let no step follow the one that runs at `now` without being planned anew."""
+        self._cut(now)
+
+    def hand_over(self, request: Request, now: float) -> None:
+        """Let a request that decodes go on elsewhere; its blocks stay until `copied`."""
+        self._cut(now)
+        self._decoding.remove(request)
+        del self._requests[request.id]
+        self._kept_tokens += request._computed - request.cached_tokens
+        self._handed[request.id] = request._blocks - request._shared
+        if self.pool.prefixes is not None and request._node is not None:
+            self.pool.prefixes.let_go(request._node)
+            request._node = None
+        request._blocks = request._shared = 0
+
+    def copied(self, request: Request) -> None:
+        """Free the blocks of a request that was handed over."""
+        self.pool.release(self._handed.pop(request.id))
+
+    def receive(self, request: Request, now: float, reserved: int | None = None) -> None:
+        """Take in a request from elsewhere: into the queue, or with blocks `reserved` for it.
+
+        Once admitted it waits for its keys and values until `received`.
+        """
+        self._cut(now)
+        request.replica = self.number
+        self._requests[request.id] = request
+        self._kept_tokens -= request._computed - request.cached_tokens  # not computed here
+        if reserved is None:
+            request.status = Status.WAITING
+            request.swapped = request._remote = True
+            self._waiting.append(request)
+        else:
+            self._reserved -= reserved
+            request._blocks = reserved
+            self._receiving[request] = None
+
+    @property
+    def receiving(self) -> Iterable[Request]:
+        """Requests from elsewhere that have blocks here, and wait for their keys and values."""
+        return self._receiving
+
+    def received(self, request: Request, now: float) -> None:
+        """Let a request decode, now that its keys and values are here."""
+        self._cut(now)
+        del self._receiving[request]
+        self.pool.release(self._decoding.add(request))
+
+    def reserve(self, blocks: int) -> bool:
+        """Take blocks for a request that is to come; False when there are not so many."""
+        if blocks > self.pool.room:
+            return False
+        self.pool.take(blocks)
+        self._reserved += blocks
+        return True
+
+    def unreserve(self, blocks: int) -> None:
+        """Give back what was reserved."""
+        self._reserved -= blocks
+        self.pool.release(blocks)
+
     def check(self) -> None:
         """Assert what must hold between any two calls."""
         pool, prefixes = self.pool, self.pool.prefixes
-        running = [*self._prefilling, *self._decoding]
+        running = [*self._prefilling, *self._decoding, *self._receiving]
         everyone = [*self._waiting, *running]
         assert len({each.id for each in everyone}) == len(everyone) == len(self._requests)
         assert 0 <= pool.free <= pool.total
         private = sum(each.blocks - each._shared for each in everyone)
-        assert pool.free + private + (prefixes.blocks if prefixes else 0) == pool.total
+        elsewhere = sum(self._handed.values()) + self._reserved
+        cached = prefixes.blocks if prefixes else 0
+        assert pool.free + private + elsewhere + cached == pool.total
         assert all(each.status is Status.WAITING and each.blocks == 0 for each in self._waiting)
         assert all(each.status is Status.RUNNING for each in running)
         for each in everyone:
@@ -269,6 +412,8 @@ class Engine:
         assert self._decoding.kv_tokens == sum(each.computed for each in self._decoding)
         if prefixes:
             prefixes.check()
+            assert all(node.holders for node in self._pins.values())
+        assert self._pins.keys() == self.pinned.keys()
         # Every token computed belongs to somebody: here, gone, or lost to a preemption.
         held = sum(each.computed - each.cached_tokens for each in everyone)
         counters = self.counters
@@ -297,15 +442,15 @@ class Engine:
         if now < self._now:
             raise RuntimeError(f"the clock went back from {self._now} s to {now} s")
         self._now = now
-        step = self._step
-        if step is not None and len(step.ends) > 1:
-            self._over(step, min(bisect_left(step.ends, now), len(step.ends) - 1))
+        for step in self._steps.values():
+            if len(step.ends) > 1:
+                self._over(step, min(bisect_left(step.ends, now), len(step.ends) - 1))
 
     def _cut(self, now: float) -> None:
         """Let pass what ended before `now`, and let no step follow the one that runs."""
         self._advance(now)
-        if self._step is not None:
-            del self._step.ends[self._step.over + 1 :]
+        for step in self._steps.values():
+            del step.ends[step.over + 1 :]
 
     def _over(self, step: Step, steps: int) -> None:
         """End all steps up to a number, and begin the next, if there is one."""
@@ -337,23 +482,41 @@ class Engine:
             pool.prefixes.hold(node)
             request._shared = shared_blocks(node, request)
             request.cached_tokens = request._computed = request._shared * BLOCK_TOKENS
+        if request.program_id in self.pinned:  # what was kept for it is its own now
+            self._unpin(request.program_id)
+
+    def _from_host(self, request: Request) -> int:
+        """Bring back what was offloaded of a program; returns its tokens."""
+        kept = self.pool.host.pop(request.program_id or "", 0)
+        tokens = min(kept, request.remaining + request._computed - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+        brought = max(0, tokens - request._computed)
+        request._computed += brought
+        request.cached_tokens += brought
+        return brought
 
     def _admit(self, request: Request, blocks: int, now: float) -> int:
         """Give a request its blocks; returns the tokens that come from host memory."""
         blocks = max(blocks, request._shared)
         self.pool.take(blocks - request._shared)
         request._blocks = blocks
+        brought = 0
+        if request._remote:
+            request.swapped = request._remote = False
+            self._receiving[request] = None
+        elif not request.swapped:
+            self._prefilling.append(request)
+            brought = self._from_host(request)
+        else:
+            request.swapped = False
+            brought = request._computed
+            if request.remaining == 1 and request._generated:
+                self.pool.release(self._decoding.add(request))
+            else:
+                self._prefilling.append(request)
         if request.first_scheduled_s is None:
             request.first_scheduled_s = now
-        if not request.swapped:
-            self._prefilling.append(request)
-            return 0
-        request.swapped = False
-        if request.remaining == 1 and request._generated:
-            self.pool.release(self._decoding.add(request))
-        else:
-            self._prefilling.append(request)
-        return request._computed
+            request.found_tokens = request.cached_tokens
+        return brought
 
     def _preempt(self, request: Request, swap: bool) -> None:
         if request in self._decoding:
@@ -362,6 +525,8 @@ class Engine:
             self._prefilling.remove(request)
         else:
             raise self._bad(f"to preempt {request.id!r}, which is {request.status.value}")
+        for step in self._steps.values():  # of another lane: what it computes is lost
+            step.prefill = [each for each in step.prefill if each[0] is not request]
         self.counters.preemptions += 1
         self._give_back(request)
         if swap:
@@ -377,8 +542,7 @@ class Engine:
         if request in self._decoding:
             self._decoding.remove(request)
         if status is Status.FINISHED:
-            answer = Segment(request.id, request._generated)
-            self._share(request, (*request.prefix, answer), request._computed)
+            self._keep(request)
         request.status = status
         self._give_back(request)
         self._kept_tokens += request._computed - request.cached_tokens
@@ -401,6 +565,60 @@ class Engine:
         # another request may have put the same there meanwhile: then its own copies are free
         pool.release(node.depth_blocks - request._shared - new)
         request._shared = node.depth_blocks
+
+    def _keep(self, request: Request) -> None:
+        """Do with a finished request's keys and values what the system wants done."""
+        keep = Keep() if self.retain is None else self.retain.finished(request, self.view)
+        if keep.mode != "drop":
+            answer = Segment(request.id, request._generated)
+            self._share(request, (*request.prefix, answer), request._computed)
+        prefixes, node, program = self.pool.prefixes, request._node, request.program_id
+        if program is None:
+            return
+        if keep.mode == "offload":
+            self.pool.host[program] = request._computed
+        elif keep.mode == "pin" and prefixes is not None and node is not None:
+            prefixes.hold(node)
+            if program in self.pinned:
+                self._unpin(program)
+            self._pins[program] = node
+            self.pinned[program] = Pin(
+                program, keep.until_s, request.program_began_s, request._computed
+            )
+
+    def _unpin(self, program_id: str) -> None:
+        del self.pinned[program_id]
+        assert self.pool.prefixes is not None
+        self.pool.prefixes.let_go(self._pins.pop(program_id))
+
+    def _plan(self, lane: str) -> Batch:
+        """Ask for the next step, and unpin what stands in its way."""
+        view = self._view(lane)
+        if self.retain is None:
+            return self.system.plan(view)
+        for expired in list(self.retain.unpin(view)):
+            self._unpin(expired)
+        batch = self.system.plan(view)
+        while self.pinned and self._waiting and not batch.admit and not batch.preempt:
+            pressed = self.retain.pressed(view)
+            if pressed is None:
+                break
+            self._unpin(pressed)
+            batch = self.system.plan(view)
+        return batch
+
+    def _view(self, lane: str) -> View:
+        return View(
+            self._waiting, self._prefilling, self._decoding, self.pool, self._now, self.number,
+            lane, self.pinned,
+        )  # fmt: skip
+
+    def _share_of(self, lane: str) -> float:
+        """Return what a lane gets of the GPU, beside the lanes that compute meanwhile."""
+        assert self.partition is not None
+        shares = self.partition.shares(self._view(lane))
+        whole = shares[lane] + sum(shares[other] for other in self._steps)
+        return shares[lane] / max(1.0, whole)
 
     def _give_back(self, request: Request) -> None:
         pool = self.pool

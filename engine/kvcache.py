@@ -21,16 +21,18 @@ class OutOfBlocks(ServescopeError):
 class BlockPool:
     """All KV blocks of one replica: free, held by requests, or kept by the prefix cache.
 
-    With `prefixes`, blocks that no request holds any more stay until somebody needs them.
+    With `prefixes`, blocks that no request holds any more stay until somebody needs them. `host`
+    says of which programs how many tokens were copied to host memory.
     """
 
-    __slots__ = ("free", "prefixes", "total", "watermark")
+    __slots__ = ("free", "host", "prefixes", "total", "watermark")
 
     def __init__(self, total: int, prefixes: Prefixes | None = None) -> None:
         self.total = total
         self.free = total
         self.watermark = total // 100  # blocks that admission leaves free, as vLLM v0 does
         self.prefixes = prefixes
+        self.host: dict[str, int] = {}
 
     @property
     def room(self) -> int:
@@ -48,13 +50,17 @@ class BlockPool:
         return self.used / self.total
 
     def cached(self, request: Request) -> int:
-        """Return how many tokens of a waiting request are in the prefix cache.
+        """Return how many tokens of a waiting request are in the prefix cache or in host memory.
 
         The last token of a prompt is always computed: its answer's first token comes of it.
         """
-        if self.prefixes is None or not request.prefix:
-            return 0
-        return shared_blocks(self.prefixes.find(request.prefix), request) * BLOCK_TOKENS
+        blocks = 0
+        if self.prefixes is not None and request.prefix:
+            blocks = shared_blocks(self.prefixes.find(request.prefix), request)
+        if request.program_id in self.host:
+            kept = min(self.host[request.program_id], request.remaining - 1)
+            blocks = max(blocks, kept // BLOCK_TOKENS)
+        return blocks * BLOCK_TOKENS
 
     def cost(self, request: Request, blocks: int) -> int:
         """Return by how many blocks `room` shrinks when a waiting request gets so many."""

@@ -119,10 +119,10 @@ class Retention(Protocol):
         """Return the programs to unpin before a step is planned."""
         ...
 
-    def pressed(self, head: Request, view: View) -> str | None:
-        """Return the program to unpin now that `head` cannot be admitted, or None to let it wait.
+    def pressed(self, view: View) -> str | None:
+        """Return the program to unpin now that a plan admits nobody, or None to let all wait.
 
-        Asked again and again until the plan admits it.
+        Asked again and again until the plan admits somebody.
         """
         ...
 

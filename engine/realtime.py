@@ -6,10 +6,13 @@ counted in `behind`.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
+from contextlib import suppress
 
-from servescope.engine.engine import Engine, Refused, Step
+from servescope.engine.cluster import Cluster, stuck
+from servescope.engine.engine import Engine, Refused
 from servescope.engine.metrics import BEHIND_S, Histogram, Latencies
 from servescope.engine.request import Request
 
@@ -40,13 +43,14 @@ class Stream:
 
 
 class Realtime:
-    """An engine on the wall clock, shared by the tasks of one event loop.
+    """A cluster on the wall clock, shared by the tasks of one event loop.
 
-    `behind` holds how late (s) the host woke for the end of each step.
+    `behind` holds how late (s) the host woke for what ended.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, served: Cluster | Engine) -> None:
+        self.cluster = served if isinstance(served, Cluster) else Cluster.of(served)
+        self.cluster.on_step = self._emit
         self.latencies = Latencies()
         self.behind = Histogram(BEHIND_S)
         self._start = time.monotonic()
@@ -59,17 +63,23 @@ class Realtime:
         return time.monotonic() - self._start
 
     @property
+    def engine(self) -> Engine:
+        """The engine of the first replica."""
+        return self.cluster.replicas[0].engine
+
+    @property
     def waiting(self) -> int:
-        """How many requests wait: in the queue, or for the step on its way to end."""
-        return self.engine.waiting + len(self._inbox)
+        """How many requests wait: in a queue, or for the step on its way to end."""
+        queued = sum(replica.engine.waiting for replica in self.cluster.replicas)
+        return queued + len(self._inbox)
 
     def submit(self, request: Request) -> Stream:
         """Send a request; raise Refused when it can never be served.
 
         It joins the queue at its `arrival_s` on this clock: now, or later. Send in that order.
         """
-        self.engine.require_fit(request)
-        if request.id in self._streams:  # still in the inbox: the engine does not know it yet
+        self.cluster.require_fit(request)
+        if request.id in self._streams:  # still in the inbox: no engine knows it yet
             raise Refused(
                 f"A request with the id {request.id!r} is being served.", "Give each its own id."
             )
@@ -86,7 +96,7 @@ class Realtime:
             return
         if stream.request in self._inbox:
             self._inbox.remove(stream.request)
-        self.engine.abort(request_id)
+        self.cluster.abort(request_id)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -97,29 +107,48 @@ class Realtime:
             await self._busy_period(self._inbox[0].arrival_s)
 
     async def _busy_period(self, now: float) -> None:
-        """Run step after step, from an arrival at `now` until the engine is idle."""
-        while step := self._next_step(now):
-            await self._sleep_until(step.ends_s)
-            now = step.ends_s
-            decoded = self.engine.decoding(step)
-            emitted = [*decoded, *self.engine.finish(step).prompted]
-            self.latencies.observe(emitted)
-            for request in emitted:
-                self._streams[request.id].put()
-                if request.done:
-                    del self._streams[request.id]
+        """Let everything happen at its own moment, from an arrival at `now` until all is idle."""
+        cluster, inbox = self.cluster, self._inbox
+        while True:
+            cluster.begin(now, until=now)  # one step at a time: readers wait for each token
+            self._arrived.clear()
+            arrives_s = inbox[0].arrival_s if inbox else math.inf
+            ends_s = cluster.next_s(expecting=False)
+            if arrives_s < ends_s:
+                await self._sleep_until(arrives_s)
+                if inbox:  # not aborted meanwhile
+                    now = max(now, inbox[0].arrival_s)
+                    cluster.submit(inbox.popleft(), now)
+            elif ends_s < math.inf:
+                await self._sleep_until(ends_s)
+                came_before = inbox and inbox[0].arrival_s < ends_s  # even if the host woke late
+                if came_before or self.now() < ends_s:
+                    continue
+                self.behind.observe(self.now() - ends_s)
+                now = max(now, ends_s)
+                cluster.end(ends_s)
+            elif cluster.idle:
+                return
+            else:
+                raise stuck()
 
-    def _next_step(self, now: float) -> Step | None:
-        # Who arrived after `now` waits for the step after, even when the host woke late.
-        while self._inbox and self._inbox[0].arrival_s <= now:
-            self.engine.submit(self._inbox.popleft(), now)
-        return self.engine.begin(now, until=now)  # one at a time: readers wait for each token
+    def _emit(self, emitted: list[Request]) -> None:
+        self.latencies.observe(emitted)
+        for request in emitted:
+            self._streams[request.id].put()
+            if request.done:
+                del self._streams[request.id]
 
     async def _sleep_until(self, deadline_s: float) -> None:
+        """Sleep to a moment; only to the next arrival if that could begin at once."""
         early = deadline_s - self.now() - SPIN_S
-        if early > 0:
+        if early > 0 and self.cluster.ready:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(early):
+                    await self._arrived.wait()
+                    return
+        elif early > 0:
             await asyncio.sleep(early)
         await asyncio.sleep(0)  # a late engine still lets the others work
-        while (late := self.now() - deadline_s) < 0:
+        while self.now() < deadline_s:
             await asyncio.sleep(0)
-        self.behind.observe(late)

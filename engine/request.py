@@ -54,7 +54,8 @@ class Request:
     status: Status = field(default=Status.WAITING, init=False)
     preemptions: int = field(default=0, init=False)
     swapped: bool = field(default=False, init=False)  # its keys and values are in host memory
-    cached_tokens: int = field(default=0, init=False)  # found in the prefix cache when admitted
+    cached_tokens: int = field(default=0, init=False)  # of those it has, what it found computed
+    found_tokens: int = field(default=0, init=False)  # the same, when it was first admitted
     first_scheduled_s: float | None = field(default=None, init=False)
 
     # The engine's own. While a request decodes, what changes with every step is worked out from the
@@ -69,6 +70,7 @@ class Request:
     _place: int = field(default=0, init=False)  # among all that ever joined those that decode
     _node: Node | None = field(default=None, init=False)  # of the prefix cache, and held
     _shared: int = field(default=0, init=False)  # blocks of the prefix cache among its own
+    _remote: bool = field(default=False, init=False)  # its keys and values are at another replica
 
     def __post_init__(self, output_tokens: int) -> None:
         self._output_tokens = output_tokens
@@ -87,6 +89,11 @@ class Request:
     def remaining(self) -> int:
         """Tokens to compute before the next one is emitted."""
         return self.input_tokens + self._generated - self._computed
+
+    @property
+    def demand(self) -> int:
+        """Blocks that its prompt and what is out of its answer need."""
+        return blocks_for(self.input_tokens + self._generated)
 
     @property
     def blocks(self) -> int:
@@ -116,6 +123,11 @@ class Request:
         if decoding is None or decoding.count == self._from_step:
             return self._token_s[-1] - self._token_s[-2]
         return decoding.gap_s(self)
+
+    @property
+    def program_began_s(self) -> float:
+        """When its program began, or it came itself."""
+        return self.arrival_s if self.program_s is None else self.program_s
 
     @property
     def done(self) -> bool:

@@ -1,10 +1,11 @@
-"""The virtual clock: run an engine as fast as the host can, event by event."""
+"""The virtual clock: run a cluster as fast as the host can, event by event."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from servescope.engine.engine import Engine, Refused, Step
+from servescope.engine.cluster import Cluster, stuck
+from servescope.engine.engine import Refused
 from servescope.engine.request import Request
 
 
@@ -28,31 +29,34 @@ class Source(Protocol):
         ...
 
 
-def run(engine: Engine, source: Source) -> None:
+def run(cluster: Cluster, source: Source, on_event: Callable[[], None] | None = None) -> None:
     """Serve what the source sends until nothing is due and nothing is running.
 
-    At one instant a step ends first, then requests arrive, then the next step begins.
+    At one instant steps end first, then requests arrive, then the next steps begin; `on_event`
+    hears of each. Raises Deadlock when requests are left that nothing will ever move.
     """
     now = 0.0
-    step: Step | None = None
     while True:
         due = source.next_due_s()
-        if step is not None and (due is None or step.ends_s <= due):
-            now = step.ends_s
-            for request in engine.finish(step).finished:
+        ends_s = cluster.next_s(due is not None)
+        if ends_s < math.inf and (due is None or ends_s <= due):
+            now = max(now, ends_s)
+            for request in cluster.end(ends_s):
                 source.finished(request, now)
-            step = None
             due = source.next_due_s()
         elif due is not None:
             now = max(now, due)
-        else:
+        elif cluster.idle:
             return
+        else:
+            raise stuck()
         if due is not None and due <= now:
             for request in source.take(now):
                 try:
-                    engine.submit(request, now)
+                    cluster.submit(request, now)
                 except Refused as error:
                     source.refused(request, error, now)
-        if step is None:
             due = source.next_due_s()
-            step = engine.begin(now, math.inf if due is None else due)
+        cluster.begin(now, math.inf if due is None else due)
+        if on_event is not None:
+            on_event()

@@ -143,13 +143,34 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The embedded engine: a scheduling system and its parameters, a model, and GPUs."""
+    """The embedded engine: a system and its parameters, and replicas of a model on GPUs.
+
+    Several names in `gpu` are unlike replicas, each on `tp` such GPUs. `prefix_cache` None leaves
+    it to the system. Raises InputError for what contradicts itself.
+    """
 
     system: str = "sarathi"
     params: dict[str, str] = {}
     model: str = "Llama-3.1-8B"
-    gpu: str = "H100"
+    gpu: str | tuple[str, ...] = "H100"
     tp: Annotated[int, Meta(ge=1)] = 1
+    replicas: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    prefix_cache: bool | None = None
+
+    def __post_init__(self) -> None:
+        named = len(self.gpus)
+        if not named or (self.replicas is not None and self.replicas != named):
+            raise InputError(
+                f"There are {named} GPUs named, and {self.replicas} replicas.",
+                "Name one GPU for all replicas, or one for each.",
+            )
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPU of each replica."""
+        if isinstance(self.gpu, str):
+            return (self.gpu,) * (self.replicas or 1)
+        return self.gpu
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -149,7 +149,7 @@ class Server:
 def served(engine: EngineSpec) -> tuple[LaunchSpec, EndpointSpec]:
     """Return how the embedded engine is launched as a server in real time, and where it listens."""
     command = [sys.executable, "-m", "servescope.cli", "serve", "--system", engine.system]
-    command += ["--model", engine.model, "--gpu", engine.gpu, "--tp", str(engine.tp)]
+    command += ["--model", engine.model, "--gpu", ",".join(engine.gpus), "--tp", str(engine.tp)]
     for key, value in engine.params.items():
         command += ["--param", f"{key}={value}"]
     launch = LaunchSpec(

@@ -84,6 +84,10 @@ class Replay:
         begun = self._programs.get(call.program_id)
         return begun[0] if begun else None
 
+    def began_s(self, call: Call) -> float:
+        """Return when the program of a call that has not ended began."""
+        return self._programs[call.program_id][1]
+
     def take(self, now_s: float) -> list[Due]:
         """Return the calls due at or before `now_s`, in order; each is returned once."""
         due = []

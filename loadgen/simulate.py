@@ -5,37 +5,61 @@ The only place where the load generator and the engine meet.
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
-from servescope.engine import Engine, Refused, Request, emulate, make_system, virtual
+from servescope.engine import Cluster, Refused, Request, Segment, deploy, make_system, virtual
 from servescope.loadgen import experiment as experiments
 from servescope.loadgen import run_info
 from servescope.loadgen.experiment import EngineSpec, Experiment
+from servescope.loadgen.program import Call
 from servescope.loadgen.records import Journal, Record
 from servescope.loadgen.replay import Due, Replay
+from servescope.loadgen.texts import texts_of
 from servescope.loadgen.validity import call_doubts
 from servescope.loadgen.workload import Workload, workload_of
-from servescope.traces.errors import InputError
+from servescope.traces.errors import InputError, ServescopeError
 from servescope.traces.run import Run, refuse_taken
 from servescope.traces.status import OK
 
+KEEP_RECORDS = 20_000  # in memory, until they are written
+TELL_RECORDS = 500
+ORACLE = "{system} was told in advance how long every answer would be: no real server knows that."
 
-def engine_of(spec: EngineSpec) -> Engine:
-    """Make the engine that a spec describes; raises InputError for unknown names."""
-    return emulate(make_system(spec.system, spec.params), spec.model, spec.gpu, spec.tp)
+
+def cluster_of(spec: EngineSpec) -> Cluster:
+    """Make the engines that a spec describes; raises InputError for unknown names."""
+    system = make_system(spec.system, spec.params)
+    return deploy(system, spec.model, spec.gpus, spec.tp, prefix_cache=spec.prefix_cache)
 
 
 class Simulation:
-    """A workload as the engine's source of requests; what became of each call in `records`."""
+    """A workload as the engine's source of requests; `record` is given what became of each call.
 
-    def __init__(self, workload: Workload) -> None:
+    Without it all are kept in `records`. `replica` names one by its number, and `shares` says that
+    prompts have beginnings in common which a prefix cache may know.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        record: Callable[[Record], None] | None = None,
+        *,
+        replica: Callable[[int], str] | None = None,
+        shares: bool = False,
+    ) -> None:
         self.records: list[Record] = []
+        self._record = record or self.records.append
         self._replay = Replay(workload.programs)
+        self._block_tokens = workload.block_tokens
+        self._replica = replica
+        self._shares = shares
         self._due: dict[str, Due] = {}
+        self._texts: dict[str, dict[str, tuple[Segment, ...]]] = {}  # by program, of those that run
 
     def next_due_s(self) -> float | None:
         """Return when the next call is due."""
@@ -46,12 +70,21 @@ class Simulation:
         for due in self._replay.take(now):
             call = due.call
             self._due[call.id] = due
+            began_s = self._replay.began_s(call)
             yield Request(
                 call.id,
                 call.input_tokens,
                 call.output_tokens,
                 due.due_s,
                 program_id=call.program_id,
+                priority=call.priority or 0,
+                prefix=self._text(call) if self._shares else (),
+                program_s=began_s,
+                turn=call.turn,
+                last=call.last,
+                call_class=call.call_class,
+                tool=call.tool,
+                deadline_s=None if call.deadline_s is None else began_s + call.deadline_s,
             )
 
     def refused(self, request: Request, error: Refused, now: float) -> None:
@@ -71,12 +104,29 @@ class Simulation:
         if request.first_scheduled_s is not None:
             record.observed_queue_s = request.first_scheduled_s - due.due_s
         record.output_tokens = request.generated
+        if self._shares:
+            record.cached_tokens = request.found_tokens
+        if self._replica is not None:
+            record.replica = self._replica(request.replica)
         self._end(due, record, now)
 
+    def _text(self, call: Call) -> tuple[Segment, ...]:
+        texts = self._texts.get(call.program_id)
+        if texts is None:
+            program = self._replay.program_of(call)
+            assert program is not None
+            texts = self._texts[call.program_id] = {
+                name: tuple(Segment(*piece) for piece in text)
+                for name, text in texts_of(program, self._block_tokens).items()
+            }
+        return texts[call.id]
+
     def _end(self, due: Due, record: Record, now: float) -> None:
-        self.records.append(record)
+        self._record(record)
         for lost in self._replay.ended(due.call, now, ok=record.status == OK):
-            self.records.append(Record.given_up(lost.number, now))
+            self._record(Record.given_up(lost.number, now))
+        if self._replay.program_of(due.call) is None:
+            self._texts.pop(due.call.program_id, None)
 
 
 def _record(due: Due, status: str, now: float) -> Record:
@@ -94,11 +144,13 @@ def _record(due: Due, status: str, now: float) -> Record:
     )
 
 
-def simulate(experiment: Experiment, out: Path) -> Run:
+def simulate(
+    experiment: Experiment, out: Path, on_progress: Callable[[int], None] = lambda ended: None
+) -> Run:
     """Run an experiment on its embedded engine in virtual time and seal the run.
 
-    SIGINT stops it early and keeps what has ended. Raises OutputExists if `out` is taken and
-    InputError for an engine that does not exist.
+    SIGINT stops it early and keeps what has ended; `on_progress` hears how many calls have. Raises
+    OutputExists if `out` is taken and InputError for an engine that does not exist.
     """
     spec = experiment.engine
     if spec is None:
@@ -107,24 +159,34 @@ def simulate(experiment: Experiment, out: Path) -> Run:
             "Add one, or replay it against its endpoint.",
         )
     refuse_taken(out)
-    engine = engine_of(spec)
+    cluster = cluster_of(spec)
     workload = workload_of(experiment.workload, experiment.seed)
     plan = workload.plan()
     info = run_info.begun(
         experiment, workload, plan, clock="virtual", system=spec.system, model=spec.model
     )
-    simulation = Simulation(workload)
+    if cluster.parts.oracle:
+        info = msgspec.structs.replace(
+            info, doubts=(*info.doubts, ORACLE.format(system=spec.system))
+        )
+    run = Run.create(out, experiments.to_toml(experiment), plan, info)
+    journal = _Keeper(Journal(run), on_progress)
+    simulation = Simulation(
+        workload,
+        journal.take,
+        replica=cluster.name_of if len(spec.gpus) > 1 else None,
+        shares=any(engine.pool.prefixes is not None for engine in cluster.engines),
+    )
     begun = time.perf_counter()
     interrupted = False
     try:
-        virtual.run(engine, simulation)
+        virtual.run(cluster, simulation)
     except KeyboardInterrupt:
         interrupted = True
+    except ServescopeError:
+        shutil.rmtree(out)  # the same again would end the same
+        raise
     took_s = time.perf_counter() - begun
-    run = Run.create(out, experiments.to_toml(experiment), plan, info)
-    journal = Journal(run)
-    for record in simulation.records:
-        journal.append(record)
     journal.flush()
     calls = run.trace.collect()
     run.seal(
@@ -137,3 +199,23 @@ def simulate(experiment: Experiment, out: Path) -> Run:
         )
     )
     return run
+
+
+class _Keeper:
+    """Writes rows down many at a time, and says how many there were."""
+
+    def __init__(self, journal: Journal, on_progress: Callable[[int], None]) -> None:
+        self._journal = journal
+        self._on_progress = on_progress
+        self._count = 0
+
+    def take(self, record: Record) -> None:
+        self._journal.append(record)
+        self._count += 1
+        if self._count % TELL_RECORDS == 0:
+            self._on_progress(self._count)
+        if self._count % KEEP_RECORDS == 0:
+            self._journal.flush()
+
+    def flush(self) -> None:
+        self._journal.flush()

@@ -18,7 +18,7 @@ from servescope.loadgen.experiment import EndpointSpec, Experiment, SyntheticSpe
 from servescope.loadgen.launch import Server
 from servescope.loadgen.ledger import Book, Entry, Ledger, left
 from servescope.loadgen.schedule import Cell
-from servescope.loadgen.simulate import engine_of, simulate
+from servescope.loadgen.simulate import cluster_of, simulate
 from servescope.loadgen.study import PORT, Study, SystemSpec, experiment_of
 from servescope.loadgen.target import Target
 from servescope.loadgen.workload import workload_of
@@ -72,7 +72,7 @@ def check(study: Study) -> None:
     """Raise InputError for what would stop a study in its middle: unknown names, no trace."""
     for system in study.systems:
         if system.engine is not None:
-            engine_of(system.engine)
+            cluster_of(system.engine)
         if system.endpoint is not None:
             urls = tuple(url.replace(PORT, "1") for url in system.endpoint.urls)
             Target.of(msgspec.structs.replace(system.endpoint, base_url=urls))

@@ -5,9 +5,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from servescope.engine.kvcache import blocks_for
 from servescope.engine.policy import Batch, View
-from servescope.engine.request import Request
+from servescope.engine.systems.admission import Admission
 from servescope.engine.systems.preempt import STEADY, preempt_last
 
 
@@ -23,22 +22,12 @@ class VllmV0:
 
     def plan(self, view: View) -> Batch:
         """Return the prompts that fit, or else all decodes."""
-        admit: list[tuple[Request, int]] = []
-        prefill = []
-        tokens = self.max_num_batched_tokens
         seats = self.max_num_seqs - len(view.decoding)
-        room = view.pool.room - view.pool.watermark
+        step = Admission(view, seats, self.max_num_batched_tokens, view.pool.room)
         for request in view.waiting:
-            blocks = blocks_for(request.remaining)
-            cost = view.pool.cost(request, blocks)
-            missing = request.remaining - view.pool.cached(request)
-            if len(admit) >= seats or cost > room or (admit and missing > tokens):
+            if not step.offer(request, whole=True):
                 break
-            admit.append((request, blocks))
-            prefill.append((request, missing))
-            tokens -= missing
-            room -= cost
-        if prefill:
-            return Batch(admit=admit, prefill=prefill)
+        if step.admit:
+            return Batch(admit=step.admit, prefill=step.prefill)
         kept = preempt_last(view)
         return Batch(kept.preempted, decode=True, steps=1 if kept.preempted else STEADY)

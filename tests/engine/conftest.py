@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from servescope.engine.cluster import Cluster
 from servescope.engine.engine import Engine, Refused
 from servescope.engine.request import Request
 from servescope.engine.virtual import run
@@ -39,7 +40,7 @@ def simulate() -> Callable[[Engine, Iterable[Request]], Timetable]:
 
     def simulate(engine: Engine, requests: Iterable[Request]) -> Timetable:
         source = Timetable(requests)
-        run(engine, source)
+        run(Cluster.of(engine), source)
         return source
 
     return simulate

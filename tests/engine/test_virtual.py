@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from servescope.engine.cluster import Cluster
 from servescope.engine.engine import Engine, Step, emulate
 from servescope.engine.kvcache import BlockPool
+from servescope.engine.policy import WHOLE
 from servescope.engine.request import Request
 from servescope.engine.step_time import Load
 from servescope.engine.systems import SYSTEMS, make_system
@@ -65,8 +67,8 @@ def test_the_engine_is_never_idle_while_there_is_work(name: str, simulate: Simul
     spans: list[tuple[float, float]] = []
 
     class Watched(Engine):
-        def begin(self, now: float, until: float = math.inf) -> Step | None:
-            step = super().begin(now, until)
+        def begin(self, now: float, until: float = math.inf, lane: str = WHOLE) -> Step | None:
+            step = super().begin(now, until, lane)
             if step:
                 spans.append((step.starts_s, step.ends_s))
             return step
@@ -132,5 +134,5 @@ def test_a_follow_up_arrives_after_the_request_that_caused_it() -> None:
                 self.due = [Request(str(len(self.arrivals)), 10, 2, now + 0.25)]
 
     chat = Chat()
-    run(Engine(Sarathi(), one_second, BlockPool(100), 50), chat)
+    run(Cluster.of(Engine(Sarathi(), one_second, BlockPool(100), 50)), chat)
     assert chat.arrivals == [1.0, 3.25, 5.5]

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from servescope.analysis import Measured
-from servescope.engine import BlockPool, Engine, make_system, virtual
+from servescope.engine import BlockPool, Cluster, Engine, make_system, virtual
 from servescope.loadgen.experiment import EngineSpec, Experiment, WorkloadSpec
 from servescope.loadgen.program import Call, Program
 from servescope.loadgen.simulate import Simulation, simulate
@@ -36,7 +36,7 @@ def test_an_md1_queue_waits_as_theory_says() -> None:
         make_system("vllm_v0", {"max_num_seqs": "1"}), lambda load: 1.0, BlockPool(1000), 4096
     )
     simulation = Simulation(Workload(programs))
-    virtual.run(engine, simulation)
+    virtual.run(Cluster.of(engine), simulation)
     waits = [r.first_token_s - r.sent_s - 1.0 for r in simulation.records]  # type: ignore[operator]
     assert np.mean(waits) == pytest.approx(rho / (2 * (1 - rho)), rel=0.05)
 
