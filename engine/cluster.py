@@ -90,6 +90,7 @@ class Cluster:
         self._alone = self.replicas[0].engine if len(self.replicas) == 1 else None
         self._all = list(self.replicas)
         self._turn = 0
+        self._now = 0.0
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._pushed = count()
         self._moving: dict[Request, _Migration] = {}
@@ -155,11 +156,12 @@ class Cluster:
 
     def abort(self, request_id: str, now: float | None = None) -> bool:
         """Drop a request wherever it is; False when it is not here (any more)."""
+        now = self._now if now is None else now
         for request, migration in list(self._moving.items()):
             if request.id == request_id:
-                self._give_up(migration)
+                self._give_up(migration, now)
         for request in [each for each in self._sources if each.id == request_id]:
-            self._sources.pop(request).engine.copied(request)
+            self._sources.pop(request).engine.copied(request, now)
         return any(replica.engine.abort(request_id, now) for replica in self.replicas)
 
     def next_s(self, expecting: bool = True) -> float:
@@ -184,6 +186,7 @@ class Cluster:
 
     def end(self, now: float) -> list[Request]:
         """End all that ends at `now`; returns the requests that are done."""
+        self._now = now
         done: list[Request] = []
         for replica in list(self.replicas):
             for step in list(replica.engine.steps):
@@ -201,6 +204,7 @@ class Cluster:
 
     def begin(self, now: float, until: float = math.inf) -> None:
         """Start a step wherever none is on its way and there is work."""
+        self._now = now
         if self._alone is not None:
             engine = self._alone
             for lane in engine.lanes:
@@ -275,7 +279,7 @@ class Cluster:
         """Let a request go on at the target once its keys and values are there."""
 
         def copied(now: float) -> None:
-            source.engine.copied(request)
+            source.engine.copied(request, now)
             if request in target.engine.receiving:  # else aborted meanwhile
                 target.engine.received(request, now)
 
@@ -303,7 +307,7 @@ class Cluster:
         if request in self._moving or request not in source.engine.view.decoding:
             return
         blocks = blocks_for(request.computed + 1)
-        if not target.engine.reserve(blocks):
+        if not target.engine.reserve(blocks, now):
             return
         migration = _Migration(request, source, target, blocks)
         self._moving[request] = migration
@@ -324,13 +328,13 @@ class Cluster:
         """Give up on a request that runs no more, or stop it and copy what came meanwhile."""
         request, source, target = migration.request, migration.source, migration.target
         if request not in source.engine.view.decoding:
-            self._give_up(migration)
+            self._give_up(migration, now)
             return
         if not migration.last:
             return
         more = blocks_for(request.computed + 1) - migration.blocks
-        if more > 0 and not target.engine.reserve(more):
-            self._give_up(migration)
+        if more > 0 and not target.engine.reserve(more, now):
+            self._give_up(migration, now)
             return
         blocks = migration.blocks + max(0, more)
         self._forget(migration)
@@ -340,8 +344,8 @@ class Cluster:
 
         self._copy(request, source, target, now, self.downtime_s)
 
-    def _give_up(self, migration: _Migration) -> None:
-        migration.target.engine.unreserve(migration.blocks)
+    def _give_up(self, migration: _Migration, now: float) -> None:
+        migration.target.engine.unreserve(migration.blocks, now)
         self._forget(migration)
 
     def _forget(self, migration: _Migration) -> None:

@@ -111,9 +111,7 @@ class Engine:
         self.partition = partition
         self.number = number
         self.counters = Counters()
-        self.lanes: tuple[str, ...] = (WHOLE,)
-        if partition is not None:
-            self.lanes = tuple(partition.shares(self.view))
+        self.lanes = (WHOLE,) if partition is None else tuple(partition.lanes)
         self.pinned: dict[str, Pin] = {}
         self._pins: dict[str, Node] = {}
         self._waiting: deque[Request] = deque()
@@ -241,8 +239,8 @@ class Engine:
             pairs += piece * (computed + (piece + 1) / 2)  # causal: each sees itself and before
         if not tokens:
             under_way = self._steps or self._receiving or self._handed or self._reserved
-            if under_way or now < self.wakes_s < math.inf:
-                return None  # what is on its way will change what can be planned
+            if under_way or self.partition is not None or now < self.wakes_s < math.inf:
+                return None  # what is on its way, or another lane, will change what can be planned
             raise Deadlock(
                 f"{type(self.system).__name__} plans nothing, with {len(self._waiting)} requests "
                 f"waiting, {self.running} running and {pool.free} KV blocks free.",
@@ -345,8 +343,9 @@ class Engine:
             request._node = None
         request._blocks = request._shared = 0
 
-    def copied(self, request: Request) -> None:
+    def copied(self, request: Request, now: float) -> None:
         """Free the blocks of a request that was handed over."""
+        self._cut(now)
         self.pool.release(self._handed.pop(request.id))
 
     def receive(self, request: Request, now: float, reserved: int | None = None) -> None:
@@ -378,16 +377,18 @@ class Engine:
         del self._receiving[request]
         self.pool.release(self._decoding.add(request))
 
-    def reserve(self, blocks: int) -> bool:
+    def reserve(self, blocks: int, now: float) -> bool:
         """Take blocks for a request that is to come; False when there are not so many."""
+        self._cut(now)
         if blocks > self.pool.room:
             return False
         self.pool.take(blocks)
         self._reserved += blocks
         return True
 
-    def unreserve(self, blocks: int) -> None:
+    def unreserve(self, blocks: int, now: float) -> None:
         """Give back what was reserved."""
+        self._cut(now)
         self._reserved -= blocks
         self.pool.release(blocks)
 

@@ -128,7 +128,9 @@ class Retention(Protocol):
 
 
 class Partition(Protocol):
-    """Splits a GPU into lanes that compute side by side over one KV cache."""
+    """Splits a GPU into `lanes` that compute side by side over one KV cache."""
+
+    lanes: Sequence[str]
 
     def shares(self, view: View) -> Mapping[str, float]:
         """Return the share of each lane, 0 to 1, for the steps that begin from now on."""
