@@ -90,14 +90,21 @@ def find_gpu(name: str) -> Gpu:
 
 
 def known(name: str, names: Iterable[str], kind: str) -> str:
-    """Return `name` as `names` spells it, whatever its case; raise InputError when it is none."""
-    spelled = {each.lower(): each for each in names}
-    if name.lower() in spelled:
-        return spelled[name.lower()]
-    near = get_close_matches(name.lower(), spelled, n=3, cutoff=0.3) or sorted(spelled)
+    """Return `name` as `names` spells it, or raise InputError when it is none.
+
+    Case does not count, nor whether words are joined by - or _.
+    """
+    spelled = {_plain(each): each for each in names}
+    if _plain(name) in spelled:
+        return spelled[_plain(name)]
+    near = get_close_matches(_plain(name), spelled, n=3, cutoff=0.3) or sorted(spelled)
     raise InputError(
         f"{name!r} is not {kind}.", f"Near it: {', '.join(spelled[each] for each in near)}."
     )
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def _data(name: str) -> bytes:
