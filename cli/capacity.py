@@ -9,7 +9,7 @@ import typer
 
 from servescope.cli import console, studies
 from servescope.cli.conclude import INTERRUPTED
-from servescope.cli.options import TP, Gpu, Json, Params, Seed, run_directory
+from servescope.cli.options import TP, Gpu, Json, Params, Quiet, Seed, run_directory
 from servescope.cli.options import slo as read_slo
 from servescope.cli.system_options import (
     AnyModel,
@@ -98,7 +98,7 @@ def capacity(
         typer.Option("--out", "-o", help="Folder of the search; the same one goes on with it."),
     ] = None,
     seed: Seed = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Find the highest rate or trace speed-up that meets an SLO, with a lower bound (95 %).

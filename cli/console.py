@@ -109,6 +109,28 @@ PLAIN_EVERY_S = 10.0
 
 
 @contextmanager
+def counting(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show on stderr how many of how many are done: a line that lives, or one now and then."""
+    import time
+
+    said_s = time.monotonic()
+    if quiet:
+        yield lambda done, planned: None
+    elif err.is_terminal:
+        with err.status(escape(f"{what} ...")) as status:
+            yield lambda done, planned: status.update(f"{escape(what)}: {done:,} of {planned:,}")
+    else:
+
+        def line(done: int, planned: int) -> None:
+            nonlocal said_s
+            if time.monotonic() - said_s >= PLAIN_EVERY_S:
+                said_s = time.monotonic()
+                say(f"{what}: {done:,} of {planned:,}")
+
+        yield line
+
+
+@contextmanager
 def progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[Tally], None]]:
     """Show on stderr how a replay goes: a live table, or a line now and then if it is no terminal.
 

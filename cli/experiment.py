@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from servescope.cli import console, studies
-from servescope.cli.options import Json, Trim, run_directory
+from servescope.cli.options import Json, Quiet, Trim, run_directory
 from servescope.cli.options import slo as read_slo
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run(
     file: File,
     out: Folder = None,
     trim: Trim = "none",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Run every workload at every rate on every system, by turns, and compare them.

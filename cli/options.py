@@ -48,6 +48,7 @@ Trim = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")]
 Params = Annotated[
     list[str] | None,
     typer.Option("--param", "-p", help="A parameter of the system, e.g. chunk_tokens=2048."),

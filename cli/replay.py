@@ -12,6 +12,7 @@ from servescope.cli.conclude import conclude
 from servescope.cli.options import (
     Json,
     Out,
+    Quiet,
     Seed,
     Slo,
     Warmup,
@@ -215,7 +216,7 @@ def replay(
     server_counts: Annotated[
         bool, typer.Option("--use-server-token-count", help="As always.", hidden=True)
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Replay a trace, or made-up calls, against any serving endpoint, in real time.

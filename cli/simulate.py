@@ -17,6 +17,7 @@ from servescope.cli.options import (
     Out,
     Params,
     PrefixCache,
+    Quiet,
     Replicas,
     Seed,
     Slo,
@@ -48,6 +49,7 @@ def simulate(
     seed: Seed = 0,
     slo: Slo = None,
     warmup: Warmup = 0.0,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Run a trace on the embedded engine in virtual time: hundreds of times faster than real time.
@@ -79,12 +81,13 @@ def simulate(
             warmup_s=warmup,
         )
     read_slo(experiment.slo)
-    run = virtual.simulate(experiment, run_directory(out, experiment.name))
+    with console.counting(f"Simulating {experiment.name}", quiet=quiet) as told:
+        run = virtual.simulate(experiment, run_directory(out, experiment.name), told)
     info = run.info
     took_s = info.client["simulation_s"]
-    if info.duration_s and took_s:
+    if info.duration_s and took_s and not quiet:
         console.say(
             f"{info.duration_s:,.1f} s of service in {took_s:.2f} s:"
             f" {info.duration_s / took_s:,.0f} times real time."
         )
-    conclude(run, as_json)
+    conclude(run, as_json, quiet=quiet)

@@ -13,6 +13,7 @@ from servescope.cli.options import (
     Gpu,
     Json,
     Params,
+    Quiet,
     Seed,
     Slo,
     Trim,
@@ -81,7 +82,7 @@ def sweep(
     slo: Slo = None,
     warmup: Warmup = 0.0,
     trim: Trim = "none",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Run one workload at several rates or speed-ups and show what becomes of latency and SLO.

@@ -145,12 +145,14 @@ def _record(due: Due, status: str, now: float) -> Record:
 
 
 def simulate(
-    experiment: Experiment, out: Path, on_progress: Callable[[int], None] = lambda ended: None
+    experiment: Experiment,
+    out: Path,
+    on_progress: Callable[[int, int], None] = lambda ended, planned: None,
 ) -> Run:
     """Run an experiment on its embedded engine in virtual time and seal the run.
 
-    SIGINT stops it early and keeps what has ended; `on_progress` hears how many calls have. Raises
-    OutputExists if `out` is taken and InputError for an engine that does not exist.
+    SIGINT stops it early and keeps what has ended; `on_progress` hears how many calls of how many
+    have. Raises OutputExists if `out` is taken and InputError for an engine that does not exist.
     """
     spec = experiment.engine
     if spec is None:
@@ -170,7 +172,7 @@ def simulate(
             info, doubts=(*info.doubts, ORACLE.format(system=spec.system))
         )
     run = Run.create(out, experiments.to_toml(experiment), plan, info)
-    journal = _Keeper(Journal(run), on_progress)
+    journal = _Keeper(Journal(run), plan.height, on_progress)
     simulation = Simulation(
         workload,
         journal.take,
@@ -204,8 +206,11 @@ def simulate(
 class _Keeper:
     """Writes rows down many at a time, and says how many there were."""
 
-    def __init__(self, journal: Journal, on_progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, journal: Journal, planned: int, on_progress: Callable[[int, int], None]
+    ) -> None:
         self._journal = journal
+        self._planned = planned
         self._on_progress = on_progress
         self._count = 0
 
@@ -213,7 +218,7 @@ class _Keeper:
         self._journal.append(record)
         self._count += 1
         if self._count % TELL_RECORDS == 0:
-            self._on_progress(self._count)
+            self._on_progress(self._count, self._planned)
         if self._count % KEEP_RECORDS == 0:
             self._journal.flush()
 
