@@ -35,12 +35,12 @@ class Timetable:
 
 
 @pytest.fixture
-def simulate() -> Callable[[Engine, Iterable[Request]], Timetable]:
+def simulate() -> Callable[[Engine | Cluster, Iterable[Request]], Timetable]:
     """Serve the requests in virtual time and return their source."""
 
-    def simulate(engine: Engine, requests: Iterable[Request]) -> Timetable:
+    def simulate(served: Engine | Cluster, requests: Iterable[Request]) -> Timetable:
         source = Timetable(requests)
-        run(Cluster.of(engine), source)
+        run(Cluster.of(served) if isinstance(served, Engine) else served, source)
         return source
 
     return simulate
