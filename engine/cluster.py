@@ -256,6 +256,9 @@ class Cluster:
             tokens = engine.finish(step)
         done += tokens.finished
         now = step.ends_s
+        if self.parts.annotate is not None:
+            for request in tokens.prompted:
+                self.parts.annotate.prompted(request, now)
         if self.parts.handover is not None:
             for request in tokens.prompted:
                 if not request.done:

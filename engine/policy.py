@@ -1,7 +1,8 @@
 """What a serving system is made of, what each part is given, and what it gives back.
 
 A system is a frozen dataclass of parameters. One that only schedules has a method `plan` and is
-its own scheduler; any other has a method `parts`, which composes it anew for every run:
+its own scheduler, and may have a parameter `prefix_cache`; any other has a method `parts`, which
+composes it anew for every run:
 
     annotate    hears of every request that comes and goes, and may give it a rank
     dispatch    chooses the replica of a request
@@ -82,6 +83,10 @@ class Annotator(Protocol):
 
     def arrived(self, request: Request, now: float) -> None:
         """Hear of a request before it is dispatched, and set its rank or its deadline."""
+        ...
+
+    def prompted(self, request: Request, now: float) -> None:
+        """Hear of a request whose prompt is computed, at a step's end; it may be finished too."""
         ...
 
     def finished(self, request: Request, now: float) -> None:
@@ -197,4 +202,4 @@ def parts_of(system: System, replicas: int = 1) -> Parts:
     """Return a system's parts; one that only plans is its own scheduler."""
     if hasattr(system, "parts"):
         return system.parts(replicas)
-    return Parts(system)
+    return Parts(system, prefix_cache=getattr(system, "prefix_cache", False))

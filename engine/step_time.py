@@ -14,6 +14,9 @@ from typing import NamedTuple
 from servescope.engine.catalog import Gpu, Model
 from servescope.traces.errors import InputError
 
+# The part of a decode that slows down with fewer SMs: .6284 / y + .3818 in semi-PD's figure 10.
+MEMORY_BOUND = 0.6284 / (0.6284 + 0.3818)
+
 
 class Load(NamedTuple):
     """What one step computes, summed over its batch."""
@@ -82,8 +85,10 @@ class StepTime:
             message = model.hidden * model.dtype_bytes
             self._token_s += 2 * layers * message / reduce.bandwidth
 
-    def __call__(self, load: Load) -> float:
-        """Return the seconds that a step of this load takes."""
+    def __call__(self, load: Load, share: float = 1.0) -> float:
+        """Return the seconds that a step of this load takes on a share of the GPU's SMs."""
+        if share < 1.0:
+            return self._shared(load, share)
         tokens, sequences, kv_tokens, pairs, swapped = load
         p = self._p
         inverse_p = self._inverse_p
@@ -95,6 +100,29 @@ class StepTime:
             + self._sequence_s * sequences
             + self._kv_token_s * kv_tokens
             + self._pair_s * pairs
+            + self._swap_token_s * swapped
+        )
+        return seconds
+
+    def _shared(self, load: Load, share: float) -> float:
+        """Return the same on a part of the SMs.
+
+        What computes takes as many times longer as there are fewer SMs, and what reads memory less
+        than that: semi-PD's fit of the decode time over the share (its figure 10). Constants stay.
+        """
+        tokens, sequences, kv_tokens, pairs, swapped = load
+        p = self._p
+        fewer, reading = 1 / share, MEMORY_BOUND / share + 1 - MEMORY_BOUND
+        read = reading**p
+        seconds: float = (
+            self._constant_s
+            + (self._read * read + self._compute * (tokens * fewer) ** p) ** self._inverse_p
+            + (self._head_read * read + self._head_compute * (sequences * fewer) ** p)
+            ** self._inverse_p
+            + self._token_s * tokens * reading
+            + self._sequence_s * sequences
+            + self._kv_token_s * kv_tokens * reading
+            + self._pair_s * pairs * fewer
             + self._swap_token_s * swapped
         )
         return seconds

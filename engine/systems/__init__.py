@@ -10,14 +10,39 @@ import msgspec
 
 from servescope.engine.catalog import known
 from servescope.engine.policy import System
-from servescope.engine.systems.sarathi import Sarathi
+from servescope.engine.systems.balanced import Infaas, LeastLoad
+from servescope.engine.systems.by_length import LongestFirst, ShortestFirst
+from servescope.engine.systems.distserve import DistServe
+from servescope.engine.systems.sarathi import (
+    Sarathi,
+    SarathiChunkedOnly,
+    SarathiDynamic,
+    SarathiHybridOnly,
+)
+from servescope.engine.systems.semi_pd import SemiPd
+from servescope.engine.systems.sglang import Sglang
+from servescope.engine.systems.static import FasterTransformer, Orca
 from servescope.engine.systems.vllm_v0 import VllmV0
+from servescope.engine.systems.vllm_v1 import VllmV1
 from servescope.traces.errors import InputError
 from servescope.traces.plugins import installed
 
 SYSTEMS: dict[str, type[System]] = {
+    "faster_transformer": FasterTransformer,
+    "orca": Orca,
     "vllm_v0": VllmV0,
+    "vllm_v1": VllmV1,
+    "sglang": Sglang,
+    "shortest_first": ShortestFirst,
+    "longest_first": LongestFirst,
     "sarathi": Sarathi,
+    "sarathi_chunked_only": SarathiChunkedOnly,
+    "sarathi_hybrid_only": SarathiHybridOnly,
+    "sarathi_dynamic": SarathiDynamic,
+    "least_load": LeastLoad,
+    "infaas": Infaas,
+    "distserve": DistServe,
+    "semi_pd": SemiPd,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from servescope.engine.kvcache import blocks_for
 from servescope.engine.policy import View
 from servescope.engine.request import Request
 
@@ -9,16 +10,21 @@ from servescope.engine.request import Request
 class Admission:
     """What a step has left to give: seats, blocks and tokens; and to whom it gave some.
 
-    `tokens` None sets no limit to them. The watermark stays free.
+    `tokens` None sets no limit to them. The watermark stays free. Who is admitted gets the blocks
+    of its whole prompt, or, if blocks are `paged`, of the tokens that are computed now.
     """
 
-    __slots__ = ("_pool", "admit", "prefill", "room", "seats", "tokens")
+    __slots__ = ("_paged", "_pool", "admit", "prefill", "room", "seats", "tokens", "watermark")
 
-    def __init__(self, view: View, seats: int, tokens: int | None, room: int) -> None:
+    def __init__(
+        self, view: View, seats: int, tokens: int | None, room: int, *, paged: bool = False
+    ) -> None:
         self._pool = view.pool
+        self._paged = paged
+        self.watermark = 0 if paged else view.pool.watermark
         self.seats = seats
         self.tokens = tokens
-        self.room = room - view.pool.watermark
+        self.room = room - self.watermark
         self.admit: list[tuple[Request, int]] = []
         self.prefill: list[tuple[Request, int]] = []
 
@@ -33,24 +39,28 @@ class Admission:
         if piece > 0:
             self._give(request, piece)
 
-    def offer(self, request: Request, *, whole: bool = False, blocks: int | None = None) -> bool:
+    def offer(self, request: Request, *, whole: bool = False, blocks: int = 0) -> bool:
         """Admit a waiting request, with as much of its prompt as the tokens reach; or say no.
 
-        It gets all blocks of its prompt, or so many `blocks`. `whole` says no if its prompt has
-        more tokens than are left, unless it is the first of the step.
+        It gets `blocks` if that is more than it needs. `whole` says no if its prompt has more
+        tokens than are left, unless it is the first of the step.
         """
         if not self.open:
             return False
-        blocks = request.demand if blocks is None else blocks
+        cached = 0 if request.swapped else self._pool.cached(request)
+        piece = 0 if request.swapped else request.remaining - cached
+        if self.tokens is not None and piece > self.tokens:
+            if whole and self.prefill:
+                return False
+            piece = piece if whole else self.tokens
+        needed = request.demand
+        if self._paged and not request.swapped:
+            needed = blocks_for(cached + piece)
+        blocks = max(blocks, needed)
         cost = self._pool.cost(request, blocks)
         if cost > self.room:
             return False
-        if not request.swapped:
-            piece = request.remaining - self._pool.cached(request)
-            if self.tokens is not None and piece > self.tokens:
-                if whole and self.prefill:
-                    return False
-                piece = piece if whole else self.tokens
+        if piece:
             self._give(request, piece)
         self.admit.append((request, blocks))
         self.seats -= 1

@@ -5,9 +5,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from servescope.engine.policy import Batch, View
-from servescope.engine.systems.admission import Admission
-from servescope.engine.systems.preempt import STEADY, preempt_last
+from servescope.engine.policy import Batch, Parts, View
+from servescope.engine.systems.batching import chunks_first, decodes_alone, stall_free
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +21,68 @@ class Sarathi:
 
     def plan(self, view: View) -> Batch:
         """Return all decodes and as much of the prompts as the budget leaves room for."""
-        preempted, unfinished, decodes, room = preempt_last(view)
-        # No more requests than tokens in the budget: each of them will want to decode.
-        seats = min(self.max_num_seqs, self.chunk_tokens) - decodes - len(unfinished)
-        step = Admission(view, seats, self.chunk_tokens - decodes, room)
-        for request in unfinished:
-            step.go_on(request)
-        if not preempted:  # who was just preempted is the head of the queue, and does not fit
-            for request in view.waiting:
-                if not step.offer(request):
-                    break
-        steps = 1 if step.admit or step.prefill or preempted else STEADY
-        return Batch(preempted, False, step.admit, step.prefill, decode=True, steps=steps)
+        return stall_free(view, self.chunk_tokens, self.max_num_seqs)
+
+
+@dataclass(frozen=True, slots=True)
+class SarathiHybridOnly:
+    """Decodes and whole prompts in one step, without chunks: an ablation of the paper."""
+
+    max_num_seqs: Annotated[int, Meta(ge=1)] = 128
+
+    def plan(self, view: View) -> Batch:
+        """Return all decodes and every prompt that fits."""
+        return stall_free(view, None, self.max_num_seqs)
+
+
+@dataclass(frozen=True, slots=True)
+class SarathiChunkedOnly:
+    """Chunks of prompts and decodes in turns, never in one step: an ablation of the paper."""
+
+    chunk_tokens: Annotated[int, Meta(ge=1)] = 512
+    max_num_seqs: Annotated[int, Meta(ge=1)] = 128
+
+    def parts(self, replicas: int) -> Parts:
+        """Return the scheduler, which remembers whose turn it is."""
+        return Parts(_InTurns(self))
+
+
+class _InTurns:
+    def __init__(self, system: SarathiChunkedOnly) -> None:
+        self._system = system
+        self._decoded = [True]  # by replica: whether its last step was one of decodes
+
+    def plan(self, view: View) -> Batch:
+        self._decoded += [True] * (view.replica + 1 - len(self._decoded))
+        decoded, self._decoded[view.replica] = self._decoded[view.replica], True
+        if decoded or not view.decoding:
+            batch = chunks_first(view, self._system.chunk_tokens, self._system.max_num_seqs)
+            self._decoded[view.replica] = not batch.prefill
+            return batch
+        return decodes_alone(view)._replace(steps=1)
+
+
+@dataclass(frozen=True, slots=True)
+class SarathiDynamic:
+    """Chunks that shrink as a prompt is computed, since later ones attend to more.
+
+    A prompt of `max_tokens` passes through `stages`; chunks are multiples of 32 (the repository's
+    dynamic chunking).
+    """
+
+    high_chunk_tokens: Annotated[int, Meta(ge=32)] = 2048
+    low_chunk_tokens: Annotated[int, Meta(ge=32)] = 128
+    stages: Annotated[int, Meta(ge=1)] = 16
+    max_tokens: Annotated[int, Meta(ge=1)] = 131_072
+    max_num_seqs: Annotated[int, Meta(ge=1)] = 128
+
+    def plan(self, view: View) -> Batch:
+        """Return all decodes, and a chunk as long as the first unfinished prompt may have."""
+        computed = view.prefilling[0].computed if view.prefilling else 0
+        return stall_free(view, self.chunk_at(computed), self.max_num_seqs)
+
+    def chunk_at(self, computed: int) -> int:
+        """Return the chunk of a prompt that is computed so far."""
+        stage = min(self.stages - 1, computed * self.stages // self.max_tokens)
+        step = (self.high_chunk_tokens - self.low_chunk_tokens) / max(1, self.stages - 1)
+        return max(32, round((self.high_chunk_tokens - step * stage) / 32) * 32)

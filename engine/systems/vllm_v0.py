@@ -6,8 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from servescope.engine.policy import Batch, View
-from servescope.engine.systems.admission import Admission
-from servescope.engine.systems.preempt import STEADY, preempt_last
+from servescope.engine.systems.batching import prompts_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +21,4 @@ class VllmV0:
 
     def plan(self, view: View) -> Batch:
         """Return the prompts that fit, or else all decodes."""
-        seats = self.max_num_seqs - len(view.decoding)
-        step = Admission(view, seats, self.max_num_batched_tokens, view.pool.room)
-        for request in view.waiting:
-            if not step.offer(request, whole=True):
-                break
-        if step.admit:
-            return Batch(admit=step.admit, prefill=step.prefill)
-        kept = preempt_last(view)
-        return Batch(kept.preempted, decode=True, steps=1 if kept.preempted else STEADY)
+        return prompts_first(view, self.max_num_batched_tokens, self.max_num_seqs)

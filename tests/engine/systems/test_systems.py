@@ -52,7 +52,7 @@ def test_parameters_are_given_as_text() -> None:
 
 
 def test_an_unknown_system_lists_the_near_ones() -> None:
-    with pytest.raises(InputError, match=r"'vllm' is not a system\. Near it: vllm_v0"):
+    with pytest.raises(InputError, match=r"'vllm' is not a system\. Near it: vllm_v"):
         make_system("vllm")
 
 
