@@ -100,6 +100,8 @@ class Cluster:
         if control is not None:
             self._tick_s = control.period_s
             self._alone = None
+        if self.parts.deployed is not None:
+            self.parts.deployed(self.replicas)
 
     @classmethod
     def of(cls, engine: Engine) -> Cluster:
@@ -138,7 +140,7 @@ class Cluster:
     def submit(self, request: Request, now: float) -> None:
         """Send a request to the replica that the system picks, or raise Refused."""
         if self.parts.oracle:
-            request.oracle_tokens = request._output_tokens
+            request.oracle_tokens, request.oracle_pause_s = request._output_tokens, request._pause_s
         annotate = self.parts.annotate
         if annotate is not None:
             self.require_fit(request)

@@ -576,9 +576,9 @@ class Engine:
         prefixes, node, program = self.pool.prefixes, request._node, request.program_id
         if program is None:
             return
-        if keep.mode == "offload":
+        if keep.copy:
             self.pool.host[program] = request._computed
-        elif keep.mode == "pin" and prefixes is not None and node is not None:
+        if keep.mode == "pin" and prefixes is not None and node is not None:
             prefixes.hold(node)
             if program in self.pinned:
                 self._unpin(program)
@@ -600,7 +600,7 @@ class Engine:
         for expired in list(self.retain.unpin(view)):
             self._unpin(expired)
         batch = self.system.plan(view)
-        while self.pinned and self._waiting and not batch.admit and not batch.preempt:
+        while self.pinned and (batch.preempt or (self._waiting and not batch.admit)):
             pressed = self.retain.pressed(view)
             if pressed is None:
                 break

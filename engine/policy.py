@@ -105,12 +105,13 @@ class Dispatcher(Protocol):
 class Keep(NamedTuple):
     """What becomes of the keys and values of a request that is done.
 
-    `cache` leaves them to the prefix cache, `pin` keeps them there until a moment, `offload` copies
-    them to host memory, `drop` forgets them.
+    `cache` leaves them to the prefix cache, `pin` keeps them there until a moment, `drop` forgets
+    them. A `copy` goes to host memory besides.
     """
 
-    mode: Literal["cache", "pin", "offload", "drop"] = "cache"
+    mode: Literal["cache", "pin", "drop"] = "cache"
     until_s: float = 0.0
+    copy: bool = False
 
 
 class Retention(Protocol):
@@ -125,9 +126,9 @@ class Retention(Protocol):
         ...
 
     def pressed(self, view: View) -> str | None:
-        """Return the program to unpin now that a plan admits nobody, or None to let all wait.
+        """Return a program to unpin, now that a plan admits nobody or preempts; None: none.
 
-        Asked again and again until the plan admits somebody.
+        Asked again and again, with a new plan each time, until that is no longer so.
         """
         ...
 
@@ -173,7 +174,8 @@ class Parts:
 
     Plain are: no annotation, round robin, the prefix cache's own order (least recently used), one
     lane, no control. `handover` says where a request goes on once its prompt is computed, as a
-    place among the replicas; None: where it is. `oracle` lets policies see answer lengths.
+    place among the replicas; None: where it is. `deployed` is shown the replicas before the first
+    request, as a server that profiles itself. `oracle` lets policies see answer lengths and pauses.
     """
 
     schedule: Scheduler
@@ -183,6 +185,7 @@ class Parts:
     partition: Partition | None = None
     control: Controller | None = None
     handover: Callable[[Request, Sequence[Replica], float], int] | None = None
+    deployed: Callable[[Sequence[Replica]], None] | None = None
     prefix_cache: bool = False
     oracle: bool = False
 

@@ -45,10 +45,12 @@ class Request:
     call_class: str | None = None
     tool: str | None = None  # what its answer will call: known once it is finished
     deadline_s: float | None = None  # when its program should be done
+    pause_s: InitVar[float | None] = None  # until its program comes back: as secret as the length
 
     # What an annotator works out and a scheduler goes by; the engine never looks at it.
     rank: float = field(default=0.0, init=False)
     oracle_tokens: int | None = field(default=None, init=False)  # only for systems that ask for it
+    oracle_pause_s: float | None = field(default=None, init=False)  # likewise
     replica: int = field(default=0, init=False)
 
     status: Status = field(default=Status.WAITING, init=False)
@@ -61,6 +63,7 @@ class Request:
     # The engine's own. While a request decodes, what changes with every step is worked out from the
     # number of steps, so that a step costs the same for one request and for two hundred.
     _output_tokens: int = field(init=False)
+    _pause_s: float | None = field(init=False)
     _computed: int = field(default=0, init=False)
     _generated: int = field(default=0, init=False)
     _blocks: int = field(default=0, init=False)
@@ -72,8 +75,9 @@ class Request:
     _shared: int = field(default=0, init=False)  # blocks of the prefix cache among its own
     _remote: bool = field(default=False, init=False)  # its keys and values are at another replica
 
-    def __post_init__(self, output_tokens: int) -> None:
+    def __post_init__(self, output_tokens: int, pause_s: float | None) -> None:
         self._output_tokens = output_tokens
+        self._pause_s = pause_s
 
     @property
     def computed(self) -> int:

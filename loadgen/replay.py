@@ -88,6 +88,10 @@ class Replay:
         """Return when the program of a call that has not ended began."""
         return self._programs[call.program_id][1]
 
+    def pause_s(self, call: Call) -> float | None:
+        """Return the shortest pause after a call, if it alone holds up another one."""
+        return min((each.delay_s for each in self._children.get(call.id, ())), default=None)
+
     def take(self, now_s: float) -> list[Due]:
         """Return the calls due at or before `now_s`, in order; each is returned once."""
         due = []

@@ -85,6 +85,7 @@ class Simulation:
                 call_class=call.call_class,
                 tool=call.tool,
                 deadline_s=None if call.deadline_s is None else began_s + call.deadline_s,
+                pause_s=self._replay.pause_s(call),
             )
 
     def refused(self, request: Request, error: Refused, now: float) -> None:

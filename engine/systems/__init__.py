@@ -10,9 +10,12 @@ import msgspec
 
 from servescope.engine.catalog import known
 from servescope.engine.policy import System
+from servescope.engine.systems.autellix import Autellix
 from servescope.engine.systems.balanced import Infaas, LeastLoad
 from servescope.engine.systems.by_length import LongestFirst, ShortestFirst
+from servescope.engine.systems.continuum import Continuum, ContinuumFixed2s
 from servescope.engine.systems.distserve import DistServe
+from servescope.engine.systems.infercept import InferCept
 from servescope.engine.systems.sarathi import (
     Sarathi,
     SarathiChunkedOnly,
@@ -43,6 +46,10 @@ SYSTEMS: dict[str, type[System]] = {
     "infaas": Infaas,
     "distserve": DistServe,
     "semi_pd": SemiPd,
+    "continuum": Continuum,
+    "continuum_fixed2s": ContinuumFixed2s,
+    "infercept": InferCept,
+    "autellix": Autellix,
 }
 
 

@@ -342,7 +342,7 @@ def test_an_engine_that_waits_for_a_pin_wakes_at_its_end() -> None:
 def test_what_was_offloaded_comes_back_from_host_memory() -> None:
     class Offload:
         def finished(self, request: Request, view: View) -> Keep:
-            return Keep("offload")
+            return Keep("drop", copy=True)
 
         def unpin(self, view: View) -> Iterable[str]:
             return ()
