@@ -15,7 +15,9 @@ from servescope.engine.systems.balanced import Infaas, LeastLoad
 from servescope.engine.systems.by_length import LongestFirst, ShortestFirst
 from servescope.engine.systems.continuum import Continuum, ContinuumFixed2s
 from servescope.engine.systems.distserve import DistServe
+from servescope.engine.systems.hexgen import HexGenText2Sql
 from servescope.engine.systems.infercept import InferCept
+from servescope.engine.systems.llumnix import Llumnix, LlumnixV0
 from servescope.engine.systems.sarathi import (
     Sarathi,
     SarathiChunkedOnly,
@@ -50,6 +52,9 @@ SYSTEMS: dict[str, type[System]] = {
     "continuum_fixed2s": ContinuumFixed2s,
     "infercept": InferCept,
     "autellix": Autellix,
+    "hexgen_text2sql": HexGenText2Sql,
+    "llumnix": Llumnix,
+    "llumnix_v0": LlumnixV0,
 }
 
 
