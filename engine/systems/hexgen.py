@@ -141,7 +141,7 @@ class _Stages:
             self._left.pop(request.program_id, None)
 
     def _workflow(self, request: Request) -> list[str]:
-        """Return what is left of a query; the released code shares one list among all by mistake."""
+        """Return what is left of a query; the released code has one list for all, by mistake."""
         if request.program_id is None:
             return [request.call_class or ""]
         return self._left.setdefault(request.program_id, list(STANDARD_WORKFLOW))
