@@ -98,16 +98,14 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"There are no programs from {self.programs[0]} to before {self.programs[1]}.",
                 "Give the first and the end, as in programs = [100, 200].",
             )
-        of_a_trace = ("format", "start_s", "time_scale", "sessions", "prompts")
+        of_a_trace = ["format", "start_s", "time_scale", "sessions"]
         if self.synthetic is not None:
-            of_a_trace += ("programs", "rate_rps", "delays")
+            of_a_trace += ["programs", "rate_rps", "delays"]
         unused = [name for name in of_a_trace if getattr(self, name) != _default(name)]
         if self.trace is None and unused:
-            kind = "synthetic" if self.synthetic is not None else "made by a generator"
             raise InputError(
-                f"{unused[0]} says what to do with a trace, and the workload is {kind}.",
-                f"Leave it out; arrivals say when {'synthetic ' * (kind == 'synthetic')}programs"
-                " start.",
+                f"{unused[0]} says what to do with a trace, and the workload is none.",
+                "Leave it out; arrivals say when programs start.",
             )
 
     @property

@@ -128,8 +128,8 @@ class BurstGPTConv(Generator):
             source=SOURCE,
             published=known if whole else {},
             assumed={
-                "input_tokens": "the first prompt's deviation (200); that a context is cut at 15 % of"
-                " turns and beyond 6,000 tokens, to an even share",
+                "input_tokens": "the first prompt's deviation (200); that a context is cut at 15 %"
+                " of turns and beyond 6,000 tokens, to an even share",
                 "output_tokens": "the shape between percentiles",
                 "delay_s": "the gaps between rows, which hold the answer's own seconds too, are"
                 " taken as pauses",

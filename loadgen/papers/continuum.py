@@ -46,7 +46,7 @@ class _Agent:
 
 # The paper gives mean and deviation over all tools, and what the slowest tenth of `cd` and of
 # `fetch_url` has of their delay. The other figures of tools are ASSUMED, so that these come out.
-_AGENTS: Mapping[Agent, _Agent] = {
+AGENTS: Mapping[Agent, _Agent] = {
     "swebench": _Agent(
         turns=(10.9, 2.1),
         program_tokens=(70_126, 19_732),
@@ -93,7 +93,7 @@ class Continuum(Generator):
 
     def about(self) -> About:
         """Return what is known of the workload."""
-        known, what = _AGENTS[self.agent], {"swebench": "SWE-Bench (mini-swe-agent, GPT-5)",
+        known, what = AGENTS[self.agent], {"swebench": "SWE-Bench (mini-swe-agent, GPT-5)",
                                             "bfcl": "BFCL v4 web search"}[self.agent]  # fmt: skip
         pauses: dict[str, Mapping[str, float]] = {
             f"pause_s of {tool}": {"slowest tenth": share} for tool, share in known.slowest.items()
@@ -125,7 +125,7 @@ class Continuum(Generator):
 
     def programs(self, rng: np.random.Generator) -> Iterator[tuple[Call, ...]]:
         """Yield agents."""
-        agent = _AGENTS[self.agent]
+        agent = AGENTS[self.agent]
         step = _growth(agent)
         shares = np.cumsum([tool.share for tool in agent.tools])
         for name in names():

@@ -134,7 +134,7 @@ class Zipf:
     def _values(self) -> Reals:
         scaled = np.arange(1, self.ranks + 1) * self.scale
         # A hair below, so that what is whole but for rounding is not rounded up.
-        return np.minimum(np.ceil(scaled - 1e-9), self.most)
+        return np.asarray(np.minimum(np.ceil(scaled - 1e-9), self.most))
 
     @cached_property
     def _chances(self) -> Reals:
