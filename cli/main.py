@@ -22,6 +22,7 @@ from servescope.cli import (
     simulate,
     sweep,
     traces,
+    workload,
 )
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ _debug = False
 
 app.command("demo")(demo.demo)
 app.add_typer(traces.app, name="traces")
+app.command("workload")(workload.workload)
 app.command("analyze")(analyze.analyze)
 app.command("replay")(replay.replay)
 app.command("calibrate")(calibrate.calibrate)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from servescope.loadgen.experiment import ArrivalSpec, SyntheticSpec, WorkloadSpec
 
 CALLS, WHEN, MADE_UP = "Which calls", "When they start", "Calls that no trace holds"
+GENERATOR = "workload:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,18 @@ class Asked:
         str | None,
         typer.Argument(
             metavar="[TRACE]",
-            help="A bundled name (see `traces list`), a trace file, a run directory, or an"
-            " experiment file (.toml), as every run directory holds one. Without it, calls are made"
-            " up of lengths.",
+            help="A bundled name (see `traces list`), a trace file, a run directory, workload:NAME"
+            " (see `workload`), or an experiment file (.toml), as every run directory holds one."
+            " Without it, calls are made up of lengths.",
+        ),
+    ] = None
+    workload_param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--workload-param",
+            "-w",
+            help="A parameter of workload:NAME, key=value.",
+            rich_help_panel=CALLS,
         ),
     ] = None
     format: Format = None
@@ -90,7 +100,8 @@ class Asked:
         float | None,
         typer.Option(
             "--rate",
-            help="Stretch the recorded starts to this mean rate, in programs a second.",
+            help="Bring the starts, recorded or of workload:NAME, to this mean rate, in programs a"
+            " second.",
             rich_help_panel=WHEN,
         ),
     ] = None
@@ -248,9 +259,15 @@ class Asked:
         return self.trace if self.trace and self.trace.endswith(".toml") else None
 
     @property
+    def generator(self) -> str | None:
+        """The workload of the literature that stands in place of a trace, if one does."""
+        named = self.trace and self.trace.startswith(GENERATOR)
+        return self.trace.removeprefix(GENERATOR) if self.trace and named else None
+
+    @property
     def name(self) -> str:
         """What is replayed, in words."""
-        return self.trace or "made-up calls"
+        return self.generator or self.trace or "made-up calls"
 
     def spec(self) -> WorkloadSpec:
         """Return the workload; raises InputError for options that do not go together."""
@@ -258,8 +275,10 @@ class Asked:
 
         return checked(
             WorkloadSpec,
-            trace=self.trace,
+            trace=None if self.generator else self.trace,
             synthetic=self._synthetic(),
+            generator=self.generator,
+            params=params(self.workload_param) or None,
             format=self.format,
             start_s=self.start,
             duration_s=self.duration,

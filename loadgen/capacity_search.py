@@ -28,7 +28,7 @@ from servescope.analysis.measured import Measured
 from servescope.analysis.slo import SLO
 from servescope.analysis.steady_state import trim_of
 from servescope.loadgen.conductor import Progress, Tally
-from servescope.loadgen.experiment import ArrivalSpec, WorkloadSpec
+from servescope.loadgen.experiment import WorkloadSpec
 from servescope.loadgen.ledger import read as read_book
 from servescope.loadgen.study import NamedWorkload, Study, SystemSpec
 from servescope.loadgen.study import read as read_study
@@ -67,7 +67,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         SLO.parse(self.slo)
-        if self.over == "speed-up" and _drawn(self.workload):
+        if self.over == "speed-up" and self.workload.drawn:
             raise InputError(
                 "Starts that are drawn have a rate and no speed-up.", "Search over the rate."
             )
@@ -135,7 +135,7 @@ class _Supply:
         plain = msgspec.structs.replace(spec, arrivals=None, rate_rps=None, time_scale=1.0)
         programs = workload_of(plain, wanted.seed, closed=True).programs
         self._starts = [program.start_s for program in programs]
-        if not _drawn(spec):
+        if not spec.drawn:
             span_s = self._starts[-1] - self._starts[0]
             if not span_s > 0:
                 raise InputError(
@@ -181,9 +181,8 @@ class _Supply:
         whole = self._wanted.workload
         programs = (asked.first, asked.end) if asked.end else None
         if self.natural_rps is None:
-            drawn = msgspec.structs.replace(whole.arrivals or ArrivalSpec(), rate_rps=asked.load)
             return msgspec.structs.replace(
-                whole, arrivals=drawn, duration_s=asked.seconds, programs=programs
+                whole.at_rate(asked.load), duration_s=asked.seconds, programs=programs
             )
         # stretched by one factor alike, so that a stretch that was busier stays so
         paced = self._wanted.over == "speed-up" or whole.delays == "none"
@@ -386,11 +385,6 @@ def _longest_s(run: Run) -> float:
     took = Measured.of(run).programs["jct"].drop_nulls()
     ninth = took.quantile(0.9)
     return float(ninth) if ninth is not None else 0.0
-
-
-def _drawn(workload: WorkloadSpec) -> bool:
-    """Whether programs start at moments that are drawn, and not as a trace recorded them."""
-    return workload.arrivals is not None or workload.synthetic is not None
 
 
 def _opened(wanted: Wanted, out: Path) -> Book:

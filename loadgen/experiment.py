@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from msgspec import Meta
@@ -45,6 +45,9 @@ class SyntheticSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which calls, of a trace or synthetic ones, and when: as recorded, stretched, or drawn.
 
+    A `generator` is a workload of the literature by its name, with `params`; it has arrivals of its
+    own, which `rate_rps` brings to another rate and `arrivals` take the place of.
+
     `time_scale` stretches arrivals and pauses: 0.5 replays twice as fast. `rate_rps` stretches the
     starts of programs alone, to that mean rate; `arrivals` draw them anew. Pauses after a parent's
     end are scaled, by `delay_scale` or else by `time_scale`, or stay as recorded, or are left out.
@@ -54,6 +57,8 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     trace: str | None = None
     synthetic: SyntheticSpec | None = None
+    generator: str | None = None
+    params: dict[str, int | float | str] | None = None
     format: str | None = None
     start_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
     duration_s: Annotated[float, Meta(gt=0, le=1e9)] | None = None
@@ -68,10 +73,15 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     prompts: Literal["recorded", "synthetic"] = "recorded"
 
     def __post_init__(self) -> None:
-        if (self.trace is None) == (self.synthetic is None):
+        if sum(each is not None for each in (self.trace, self.synthetic, self.generator)) != 1:
             raise InputError(
-                "A workload is either a trace or synthetic.",
-                "Name a trace, or describe synthetic calls by their lengths.",
+                "A workload is either a trace or synthetic, or one that a generator makes.",
+                "Name a trace or a generator, or describe synthetic calls by their lengths.",
+            )
+        if self.params and self.generator is None:
+            raise InputError(
+                "params are those of a generator, and there is none.",
+                "Name it, or leave them out.",
             )
         if self.rate_rps is not None and (self.arrivals or self.time_scale != 1):
             raise InputError(
@@ -88,14 +98,30 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"There are no programs from {self.programs[0]} to before {self.programs[1]}.",
                 "Give the first and the end, as in programs = [100, 200].",
             )
-        of_a_trace = ("format", "start_s", "programs", "rate_rps", "time_scale", "sessions",
-                      "delays")  # fmt: skip
+        of_a_trace = ["format", "start_s", "time_scale", "sessions"]
+        if self.synthetic is not None:
+            of_a_trace += ["programs", "rate_rps", "delays"]
         unused = [name for name in of_a_trace if getattr(self, name) != _default(name)]
-        if self.synthetic is not None and unused:
+        if self.trace is None and unused:
             raise InputError(
-                f"{unused[0]} says what to do with a trace, and the workload is synthetic.",
-                "Leave it out; arrivals say when synthetic programs start.",
+                f"{unused[0]} says what to do with a trace, and the workload is none.",
+                "Leave it out; arrivals say when programs start.",
             )
+
+    @property
+    def drawn(self) -> bool:
+        """Whether programs start at moments that are drawn, and not as a trace recorded them."""
+        return self.arrivals is not None or self.trace is None
+
+    def at_rate(self, rate_rps: float) -> Self:
+        """Return the workload with programs starting at this mean rate, by the same process.
+
+        Synthetic programs that have none start as a Poisson process.
+        """
+        if self.arrivals is None and self.synthetic is None:
+            return msgspec.structs.replace(self, rate_rps=rate_rps)
+        drawn = msgspec.structs.replace(self.arrivals or ArrivalSpec(), rate_rps=rate_rps)
+        return msgspec.structs.replace(self, arrivals=drawn)
 
 
 def _default(name: str) -> Any:

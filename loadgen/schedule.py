@@ -89,8 +89,7 @@ def repeats_alike(study: Study, workload: str) -> bool:
 
     In virtual time nothing differs from repeat to repeat but what is drawn with the seed.
     """
-    wanted = study.workload(workload)
-    drawn = wanted.arrivals is not None or wanted.synthetic is not None
+    drawn = study.workload(workload).drawn
     return not drawn and any(system.virtual for system in study.systems)
 
 

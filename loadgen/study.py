@@ -15,7 +15,6 @@ from msgspec import Meta
 from servescope.analysis.slo import SLO
 from servescope.loadgen.experiment import (
     SECRET,
-    ArrivalSpec,
     EndpointSpec,
     EngineSpec,
     Experiment,
@@ -217,7 +216,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         """Return the workload at this load; raises InputError if it cannot be had."""
         spec = workload.spec
         if self.speed_up is not None:
-            if spec.arrivals or spec.synthetic or spec.rate_rps:
+            if spec.drawn or spec.rate_rps:
                 raise InputError(
                     f"The workload '{workload.name}' does not start as a trace recorded it, so it"
                     " cannot be sped up.",
@@ -232,11 +231,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
                 " rates of the study.",
                 "Keep one of them.",
             )
-        if spec.arrivals is None and spec.synthetic is None:
-            return msgspec.structs.replace(spec, rate_rps=self.rate_rps)
-        drawn = spec.arrivals or ArrivalSpec()
-        drawn = msgspec.structs.replace(drawn, rate_rps=self.rate_rps)
-        return msgspec.structs.replace(spec, arrivals=drawn)
+        return spec.at_rate(self.rate_rps)
 
 
 def experiment_of(

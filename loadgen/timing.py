@@ -16,7 +16,7 @@ from servescope.loadgen.program import Call, Program
 from servescope.traces.errors import InputError
 
 # What is drawn for a plan. A purpose keeps its place, and so its numbers: add new ones at the end.
-PURPOSES = ("arrivals", "input lengths", "output lengths")
+PURPOSES = ("arrivals", "input lengths", "output lengths", "programs")
 
 
 def stream(seed: int, purpose: str) -> np.random.Generator:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import msgspec
 import polars as pl
 
+from servescope.loadgen import generated, synthetic
 from servescope.loadgen.experiment import WorkloadSpec
 from servescope.loadgen.program import Call, Program
-from servescope.loadgen.synthetic import programs_of, provenance_of
 from servescope.loadgen.timing import timed
 from servescope.traces.errors import BadRow, InputError
 from servescope.traces.provenance import Provenance
@@ -200,7 +200,9 @@ def workload_of(spec: WorkloadSpec, seed: int, *, closed: bool = False) -> Workl
     when its programs start if nothing else does.
     """
     if spec.synthetic is not None:
-        return Workload(programs_of(spec, seed), provenance_of(spec.synthetic))
+        return Workload(synthetic.programs_of(spec, seed), synthetic.provenance_of(spec.synthetic))
+    if spec.generator is not None:
+        return _generated(spec, seed)
     assert spec.trace is not None
     from servescope.traces.catalog import load  # thirty formats, while the endpoint is probed
 
@@ -239,6 +241,16 @@ def workload_of(spec: WorkloadSpec, seed: int, *, closed: bool = False) -> Workl
         ),
         doubts=tuple(doubts),
     )
+
+
+def _generated(spec: WorkloadSpec, seed: int) -> Workload:
+    """Return the programs of a named workload, those of `programs` alone, and pauses as asked."""
+    made = generated.provenance_of(spec.generator or "", generated.generator_of(spec))
+    whole = Workload(generated.programs_of(spec, seed), made)
+    part = whole if spec.programs is None else whole.part(*spec.programs)
+    plain = msgspec.structs.replace(spec, arrivals=None, rate_rps=None, duration_s=None)
+    programs, steps = timed(part.programs, plain, seed)
+    return replace(part, programs=programs, provenance=msgspec.structs.replace(made, steps=steps))
 
 
 def digest(
