@@ -43,11 +43,12 @@ class Continuum:
     def parts(self, replicas: int) -> Parts:
         """Return the queue, the pins, and the books that both are made from."""
         books = _Books(self)
+        queue = _ProgramsInOrder(self.max_num_batched_tokens, self.max_num_seqs)
         return Parts(
-            _ProgramsInOrder(self.max_num_batched_tokens, self.max_num_seqs),
+            queue,
             annotate=books,
             dispatch=Sticky(),
-            retain=_Pins(self, books),
+            retain=_Pins(self, books, queue),
             deployed=books.profile,
             prefix_cache=True,
         )
@@ -68,11 +69,14 @@ class ContinuumFixed2s:
     def parts(self, replicas: int) -> Parts:
         """Return the queue, the pins, and how long tools took."""
         books = _Pauses()
+        queue = _ProgramsInOrder(
+            self.max_num_batched_tokens, self.max_num_seqs, preempted_first=False
+        )
         return Parts(
-            _ProgramsInOrder(self.max_num_batched_tokens, self.max_num_seqs, preempted_first=False),
+            queue,
             annotate=books,
             dispatch=Sticky(),
-            retain=_FixedPins(self, books),
+            retain=_FixedPins(self, books, queue),
             prefix_cache=True,
         )
 
@@ -107,15 +111,19 @@ class _ProgramsInOrder:
         self._preempted_first = preempted_first
 
     def plan(self, view: View) -> Batch:
-        def key(request: Request) -> tuple[bool, bool, float, float]:
-            preempted = self._preempted_first and request.preemptions > 0
-            pinned = request.program_id in view.pinned
-            return not preempted, not pinned, request.program_began_s, request.arrival_s
-
         def order(waiting: Sequence[Request]) -> Iterable[Request]:
-            return sorted(waiting, key=key)
+            return sorted(waiting, key=lambda request: self._key(request, view))
 
         return unified(view, self._max_tokens, self._max_seqs, order)
+
+    def head(self, view: View) -> Request | None:
+        """Return who should be admitted next."""
+        return min(view.waiting, key=lambda request: self._key(request, view), default=None)
+
+    def _key(self, request: Request, view: View) -> tuple[bool, bool, float, float]:
+        preempted = self._preempted_first and request.preemptions > 0
+        pinned = request.program_id in view.pinned
+        return not preempted, not pinned, request.program_began_s, request.arrival_s
 
 
 class _Pauses:
@@ -199,9 +207,10 @@ class _Books(_Pauses):
 class _Pins:
     """Pins for the time to live, and unpins the latest program when the head finds no room."""
 
-    def __init__(self, system: Continuum, books: _Books) -> None:
+    def __init__(self, system: Continuum, books: _Books, queue: _ProgramsInOrder) -> None:
         self._offload = system.offload
         self._books = books
+        self._queue = queue
 
     def finished(self, request: Request, view: View) -> Keep:
         if request.last:
@@ -219,7 +228,7 @@ class _Pins:
         return gone
 
     def pressed(self, view: View) -> str | None:
-        if not short_of_room(view):
+        if not short_of_room(view, self._queue.head(view)):
             return None
         latest = max(view.pinned.values(), key=lambda pin: pin.program_s).program_id
         self._books.kept.discard(latest)
@@ -227,9 +236,10 @@ class _Pins:
 
 
 class _FixedPins:
-    def __init__(self, system: ContinuumFixed2s, books: _Pauses) -> None:
+    def __init__(self, system: ContinuumFixed2s, books: _Pauses, queue: _ProgramsInOrder) -> None:
         self._pin_s = system.pin_s
         self._books = books
+        self._queue = queue
 
     def finished(self, request: Request, view: View) -> Keep:
         if request.last or request.tool is None:
@@ -244,7 +254,7 @@ class _FixedPins:
 
     def pressed(self, view: View) -> str | None:
         running = len(view.prefilling) + len(view.decoding)
-        if running > 1 or not short_of_room(view):
+        if running > 1 or not short_of_room(view, self._queue.head(view)):
             return None
         return max(view.pinned.values(), key=lambda pin: pin.until_s).program_id
 
@@ -258,14 +268,12 @@ def expired(view: View) -> list[str]:
     return [program for program in over if program not in back]
 
 
-def short_of_room(view: View) -> bool:
-    """Whether blocks are what keeps every waiting request out, or some running one from going on.
+def short_of_room(view: View, head: Request | None) -> bool:
+    """Whether blocks are what keeps the head of the queue out, or those that decode from going on.
 
     Not so when it is seats or tokens of the step.
     """
     pool = view.pool
     if view.decoding.growth > pool.room:
         return True
-    return bool(view.waiting) and all(
-        pool.cost(request, request.demand) > pool.room for request in view.waiting
-    )
+    return head is not None and pool.cost(head, head.demand) > pool.room

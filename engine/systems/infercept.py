@@ -97,7 +97,7 @@ class _MinWaste:
         return expired(view)
 
     def pressed(self, view: View) -> str | None:
-        if not short_of_room(view):
+        if not short_of_room(view, next(iter(view.waiting), None)):
             return None
         return max(view.pinned.values(), key=lambda pin: pin.tokens).program_id
 
