@@ -174,3 +174,9 @@ def test_a_stranger_s_workload_is_known_by_its_entry_point(monkeypatch: pytest.M
     monkeypatch.setattr(papers, "installed", installed)
     calls = list(made("echo", calls=4, params={"tokens": "7"}).calls())
     assert [call.input_tokens for call in calls] == [7, 16, 7, 16]
+
+
+def test_a_stranger_that_is_no_generator_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(papers, "installed", lambda group, built_in: {"echo": Echo, **built_in})
+    with pytest.raises(InputError, match="workload echo is no Generator but <class"):
+        made("echo")
