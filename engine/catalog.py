@@ -69,7 +69,8 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Each token is taken to choose its experts evenly and on its own.
         """
-        return self.experts * (1 - self.active_experts / self.experts) ** tokens
+        idle: float = (1 - self.active_experts / self.experts) ** tokens
+        return self.experts * idle
 
     def kv_bytes_per_token(self, tp: int) -> int:
         """Bytes of keys and values that one GPU of `tp` keeps for a token."""
