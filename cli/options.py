@@ -71,7 +71,8 @@ PrefixCache = Annotated[
         help="Keep what prompts begin with in the KV cache; else as the system does by itself.",
     ),
 ]
-TP = Annotated[int, typer.Option(min=1, help="GPUs that the model is spread over.")]
+TP = Annotated[int, typer.Option(min=1, help="GPUs that every layer is spread over.")]
+PP = Annotated[int, typer.Option(min=1, help="Stages of a pipeline, each on GPUs of its own.")]
 
 
 OPTION_OF = {

@@ -10,6 +10,7 @@ import typer
 from servescope.cli import console
 from servescope.cli.conclude import conclude
 from servescope.cli.options import (
+    PP,
     TP,
     Gpu,
     Json,
@@ -42,6 +43,7 @@ def simulate(
     model: Model = "Llama-3.1-8B",
     gpu: Gpu = "H100",
     tp: TP = 1,
+    pp: PP = 1,
     replicas: Replicas = None,
     prefix_cache: PrefixCache = None,
     name: Annotated[str | None, typer.Option(help="Name of the run in reports.")] = None,
@@ -73,6 +75,7 @@ def simulate(
                 model=model,
                 gpu=gpus(gpu),
                 tp=tp,
+                pp=pp,
                 replicas=replicas,
                 prefix_cache=prefix_cache,
             ),

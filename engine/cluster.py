@@ -395,10 +395,11 @@ def deploy(
     tp: int = 1,
     context_tokens: int | None = None,
     prefix_cache: bool | None = None,
+    pp: int = 1,
 ) -> Cluster:
-    """Return replicas of a model, one a name in `gpus`, each on `tp` such GPUs, under a system.
+    """Return replicas of a model, one a name in `gpus`, under a system.
 
-    `prefix_cache` overrides what the system does by itself.
+    Each is on `tp` x `pp` such GPUs. `prefix_cache` overrides what the system does by itself.
     """
     shape = find_model(model)
     parts = parts_of(system, len(gpus))
@@ -408,8 +409,8 @@ def deploy(
         card = find_gpu(gpu)
         return Engine(
             parts.schedule,
-            StepTime(shape, card, tp),
-            BlockPool(kv_blocks(shape, card, tp), Prefixes() if cached else None),
+            StepTime(shape, card, tp, pp=pp),
+            BlockPool(kv_blocks(shape, card, tp, pp=pp), Prefixes() if cached else None),
             context_tokens or shape.context_tokens,
             retain=parts.retain,
             partition=parts.partition,

@@ -171,7 +171,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The embedded engine: a system and its parameters, and replicas of a model on GPUs.
 
-    Several names in `gpu` are unlike replicas, each on `tp` such GPUs. `prefix_cache` None leaves
+    Several names in `gpu` are unlike replicas, each on `tp` x `pp` GPUs. `prefix_cache` None leaves
     it to the system. Raises InputError for what contradicts itself.
     """
 
@@ -180,6 +180,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     model: str = "Llama-3.1-8B"
     gpu: str | tuple[str, ...] = "H100"
     tp: Annotated[int, Meta(ge=1)] = 1
+    pp: Annotated[int, Meta(ge=1)] = 1
     replicas: Annotated[int, Meta(ge=1, le=1024)] | None = None
     prefix_cache: bool | None = None
 

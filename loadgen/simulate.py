@@ -34,7 +34,9 @@ ORACLE = "{system} was told in advance how long every answer would be: no real s
 def cluster_of(spec: EngineSpec) -> Cluster:
     """Make the engines that a spec describes; raises InputError for unknown names."""
     system = make_system(spec.system, spec.params)
-    return deploy(system, spec.model, spec.gpus, spec.tp, prefix_cache=spec.prefix_cache)
+    return deploy(
+        system, spec.model, spec.gpus, spec.tp, prefix_cache=spec.prefix_cache, pp=spec.pp
+    )
 
 
 class Simulation:

@@ -71,11 +71,15 @@ class Served:
     @property
     def jct_s(self) -> Reals:
         """From a program's start to its last token."""
-        began = {call.number: program for program in self.workload.programs for call in program.calls}
+        began = {
+            call.number: program for program in self.workload.programs for call in program.calls
+        }
         ends: dict[str, float] = {}
         for record in self.records:
             program = began[record.number]
-            ends[program.id] = max(ends.get(program.id, 0.0), (record.end_s or 0.0) - program.start_s)
+            ends[program.id] = max(
+                ends.get(program.id, 0.0), (record.end_s or 0.0) - program.start_s
+            )
         return np.array(list(ends.values()))
 
     def _each(self, value: object) -> Reals:

@@ -87,7 +87,9 @@ for name, where, load, strict_s, relaxed_s in SETTINGS:
         relaxed = found["relaxed", "sarathi"] / found["relaxed", other]
         paper = PAPER.get((name, other))
         beside = f" (paper {paper})" if paper else ""
-        recipe.claim(f"{name}: {gain:.2g} times the capacity of {other}, strict{beside}", gain > 1.2)
+        recipe.claim(
+            f"{name}: {gain:.2g} times the capacity of {other}, strict{beside}", gain > 1.2
+        )
         recipe.claim(f"{name}: less than that when relaxed, {relaxed:.2g} times", relaxed < gain)
 recipe.table(("capacity, requests/s", "sarathi", "vllm_v0", "orca"), rows)
 
