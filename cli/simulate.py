@@ -26,6 +26,7 @@ from servescope.cli.options import (
     checked,
     from_file,
     gpus,
+    label,
     run_directory,
 )
 from servescope.cli.options import params as read_params
@@ -64,7 +65,7 @@ def simulate(
     else:
         experiment = checked(
             Experiment,
-            name=name or system,
+            name=name or label(system),
             workload=workload.spec(),
             engine=checked(
                 EngineSpec,

@@ -47,6 +47,10 @@ class BadPlan(ServescopeError):
     """A policy planned what cannot be done."""
 
 
+class PolicyFailed(ServescopeError):
+    """A policy raised an error of its own."""
+
+
 @dataclass(slots=True, eq=False)
 class Step:
     """One step on its way, or several that decode alone, on the engine's clock (s)."""

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import msgspec
 
-from servescope.engine import Cluster, Refused, Request, Segment, deploy, make_system, virtual
+from servescope.engine import (
+    Cluster,
+    PolicyFailed,
+    Refused,
+    Request,
+    Segment,
+    deploy,
+    make_system,
+    virtual,
+)
 from servescope.loadgen import experiment as experiments
 from servescope.loadgen import run_info
 from servescope.loadgen.experiment import EngineSpec, Experiment
@@ -186,9 +195,12 @@ def simulate(
         virtual.run(cluster, simulation)
     except KeyboardInterrupt:
         interrupted = True
-    except ServescopeError:
+    except (Exception, SystemExit) as error:
         shutil.rmtree(out)  # the same again would end the same
-        raise
+        fault = spec.file.fault(error) if spec.file else None
+        if fault is None or isinstance(error, ServescopeError):
+            raise
+        raise PolicyFailed(fault, "Mend the policy.") from error
     took_s = time.perf_counter() - begun
     journal.flush()
     calls = run.trace.collect()
