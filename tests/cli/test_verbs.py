@@ -95,6 +95,13 @@ def test_a_policy_of_a_file_is_a_system_like_any_other(cli: Cli, tmp_path: Path)
     )
     assert swept.code == 0
     assert json.loads(swept.out)["system"] == "shortest"
+    checked = cli("simulate", *few, "--system", policy, "--check", "--out", tmp_path / "checked")
+    assert checked.code == 0
+    assert "no call was lost or came twice" in checked.err
+    policy.write_text(policy.read_text().replace("return", "view.pool.free += 1; return"))
+    caught = cli("simulate", *few, "--system", policy, "--check", "--out", tmp_path / "caught")
+    assert caught.code == 1
+    assert "this does not hold: every block is free" in caught.err
     policy.write_text("class Mine:\n    def plan(self, view):\n        return 1 / 0\n")
     broken = cli("simulate", *few, "--system", policy, "--out", tmp_path / "broken")
     assert broken.code == 2

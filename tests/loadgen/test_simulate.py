@@ -8,7 +8,15 @@ import polars as pl
 import pytest
 
 from servescope.analysis import Measured
-from servescope.engine import BlockPool, Cluster, Engine, PolicyFailed, make_system, virtual
+from servescope.engine import (
+    BlockPool,
+    Cluster,
+    Engine,
+    PolicyFailed,
+    Violation,
+    make_system,
+    virtual,
+)
 from servescope.loadgen.experiment import EngineSpec, Experiment, WorkloadSpec
 from servescope.loadgen.program import Call, Program
 from servescope.loadgen.simulate import Simulation, simulate
@@ -161,4 +169,21 @@ def test_a_policy_that_raises_is_told_with_its_line_and_leaves_nothing(tmp_path:
     path.write_text(POLICY.format(most=3))
     with pytest.raises(PolicyFailed, match=r"policy\.py, line 10: ZeroDivisionError: no more"):
         simulate(experiment(system=str(path)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_check_changes_nothing_and_says_how_often_it_looked(tmp_path: Path) -> None:
+    plain = simulate(experiment(), tmp_path / "plain")
+    checked = simulate(experiment(), tmp_path / "checked", check=True)
+    assert checked.trace.collect().equals(plain.trace.collect())
+    assert checked.info.client["checked_events"] > plain.info.planned_calls
+    assert "checked_events" not in plain.info.client
+
+
+def test_a_check_names_what_a_policy_breaks(tmp_path: Path) -> None:
+    path = tmp_path / "policy.py"
+    path.write_text(POLICY.format(most=10**9).replace("+= 1", "+= 1; view.pool.free += 1"))
+    simulate(experiment(system=str(path)), tmp_path / "unseen")
+    with pytest.raises(Violation, match="every block is free, held by one request, or cached"):
+        simulate(experiment(system=str(path)), tmp_path / "run", check=True)
     assert not (tmp_path / "run").exists()
