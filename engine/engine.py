@@ -91,6 +91,8 @@ class Counters:
     generation_tokens: int = 0
     computed_tokens: int = 0
     recomputed_tokens: int = 0  # computed, lost to a preemption, to be computed again
+    queried_tokens: int = 0  # prompt tokens that were looked up in the prefix cache
+    found_tokens: int = 0  # of these, tokens that were there
     preemptions: int = 0
     finished: int = 0
     aborted: int = 0
@@ -537,6 +539,9 @@ class Engine:
         if request.first_scheduled_s is None:
             request.first_scheduled_s = now
             request.found_tokens = request.cached_tokens
+            if self.pool.prefixes is not None:
+                self.counters.queried_tokens += request.input_tokens
+                self.counters.found_tokens += request.found_tokens
         return brought
 
     def _preempt(self, request: Request, swap: bool) -> None:
