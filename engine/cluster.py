@@ -109,6 +109,11 @@ class Cluster:
         return cls(Parts(engine.system), [engine])
 
     @property
+    def now(self) -> float:
+        """The last moment that it was told (s)."""
+        return self._now
+
+    @property
     def all(self) -> Sequence[Replica]:
         """Every replica there has been, those that are gone included."""
         return self._all
@@ -231,9 +236,10 @@ class Cluster:
         for replica in self.replicas:
             replica.engine.check()
         here = [id for replica in self.replicas for id in replica.engine._requests]
-        assert len(here) == len(set(here))
+        assert len(here) == len(set(here)), "a request is at one replica"
         reserved = sum(replica.engine._reserved for replica in self.replicas)
-        assert reserved == sum(migration.blocks for migration in self._moving.values())
+        expected = sum(migration.blocks for migration in self._moving.values())
+        assert reserved == expected, "what is reserved is for a request that is to come"
 
     def _pick(self, request: Request, replicas: Sequence[Replica], now: float) -> int:
         dispatch = self.parts.dispatch
