@@ -36,12 +36,13 @@ class LongestPrefix:
     """Where most of the prompt is cached, unless the load is uneven (SGLang's router).
 
     A hit counts from a share of the prompt on; below, the replica whose cache is emptiest. The load
-    is uneven when the most requests exceed the fewest by both bounds.
+    is uneven when the most requests exceed the fewest by both bounds. The defaults are those of the
+    router's later releases; the first had 0.5, 32 and 1.0001.
     """
 
-    cache_threshold: float = 0.5
-    balance_abs_threshold: int = 32
-    balance_rel_threshold: float = 1.1
+    cache_threshold: float = 0.3
+    balance_abs_threshold: int = 64
+    balance_rel_threshold: float = 1.5
 
     def pick(self, request: Request, replicas: Sequence[Replica], now: float) -> int:
         """Return its place."""
