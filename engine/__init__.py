@@ -11,9 +11,11 @@ from servescope.engine.engine import (
     Counters,
     Deadlock,
     Engine,
+    PolicyFailed,
     Refused,
     Step,
     Tokens,
+    Violation,
     emulate,
 )
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks
@@ -39,7 +41,9 @@ from servescope.engine.prefixes import Prefixes, Segment
 from servescope.engine.request import Request, Status
 from servescope.engine.step_time import Load, Overhead, StepTime
 from servescope.engine.systems import SYSTEMS, installed_systems, make_system
+from servescope.engine.veil import Veil
 from servescope.engine.virtual import Source, run
+from servescope.engine.watch import Watch
 
 __all__ = [
     "BLOCK_TOKENS",
@@ -65,6 +69,7 @@ __all__ = [
     "Partition",
     "Parts",
     "Pin",
+    "PolicyFailed",
     "Prefixes",
     "Refused",
     "Replica",
@@ -79,7 +84,10 @@ __all__ = [
     "StepTime",
     "System",
     "Tokens",
+    "Veil",
     "View",
+    "Violation",
+    "Watch",
     "blocks_for",
     "deploy",
     "emulate",

@@ -109,6 +109,11 @@ class Cluster:
         return cls(Parts(engine.system), [engine])
 
     @property
+    def now(self) -> float:
+        """The last moment that it was told (s)."""
+        return self._now
+
+    @property
     def all(self) -> Sequence[Replica]:
         """Every replica there has been, those that are gone included."""
         return self._all
@@ -231,9 +236,10 @@ class Cluster:
         for replica in self.replicas:
             replica.engine.check()
         here = [id for replica in self.replicas for id in replica.engine._requests]
-        assert len(here) == len(set(here))
+        assert len(here) == len(set(here)), "a request is at one replica"
         reserved = sum(replica.engine._reserved for replica in self.replicas)
-        assert reserved == sum(migration.blocks for migration in self._moving.values())
+        expected = sum(migration.blocks for migration in self._moving.values())
+        assert reserved == expected, "what is reserved is for a request that is to come"
 
     def _pick(self, request: Request, replicas: Sequence[Replica], now: float) -> int:
         dispatch = self.parts.dispatch
@@ -395,10 +401,11 @@ def deploy(
     tp: int = 1,
     context_tokens: int | None = None,
     prefix_cache: bool | None = None,
+    pp: int = 1,
 ) -> Cluster:
-    """Return replicas of a model, one a name in `gpus`, each on `tp` such GPUs, under a system.
+    """Return replicas of a model, one a name in `gpus`, under a system.
 
-    `prefix_cache` overrides what the system does by itself.
+    Each is on `tp` x `pp` such GPUs. `prefix_cache` overrides what the system does by itself.
     """
     shape = find_model(model)
     parts = parts_of(system, len(gpus))
@@ -408,8 +415,8 @@ def deploy(
         card = find_gpu(gpu)
         return Engine(
             parts.schedule,
-            StepTime(shape, card, tp),
-            BlockPool(kv_blocks(shape, card, tp), Prefixes() if cached else None),
+            StepTime(shape, card, tp, pp=pp),
+            BlockPool(kv_blocks(shape, card, tp, pp=pp), Prefixes() if cached else None),
             context_tokens or shape.context_tokens,
             retain=parts.retain,
             partition=parts.partition,

@@ -47,6 +47,16 @@ class BadPlan(ServescopeError):
     """A policy planned what cannot be done."""
 
 
+class PolicyFailed(ServescopeError):
+    """A policy raised an error of its own."""
+
+
+class Violation(ServescopeError):
+    """What must always hold did not: a policy reached past its plan, or the engine is wrong."""
+
+    exit_code = 1
+
+
 @dataclass(slots=True, eq=False)
 class Step:
     """One step on its way, or several that decode alone, on the engine's clock (s)."""
@@ -399,29 +409,39 @@ class Engine:
         pool, prefixes = self.pool, self.pool.prefixes
         running = [*self._prefilling, *self._decoding, *self._receiving]
         everyone = [*self._waiting, *running]
-        assert len({each.id for each in everyone}) == len(everyone) == len(self._requests)
-        assert 0 <= pool.free <= pool.total
+        once = len({each.id for each in everyone}) == len(everyone) == len(self._requests)
+        assert once, "a request waits or runs, at one place"
+        assert 0 <= pool.free <= pool.total, "no more blocks are free than there are, and no fewer"
         private = sum(each.blocks - each._shared for each in everyone)
         elsewhere = sum(self._handed.values()) + self._reserved
         cached = prefixes.blocks if prefixes else 0
-        assert pool.free + private + elsewhere + cached == pool.total
-        assert all(each.status is Status.WAITING and each.blocks == 0 for each in self._waiting)
-        assert all(each.status is Status.RUNNING for each in running)
+        every_block = pool.free + private + elsewhere + cached == pool.total
+        assert every_block, "every block is free, held by one request, or cached"
+        for each in self._waiting:
+            waits = each.status is Status.WAITING and each.blocks == 0
+            assert waits, "who waits holds no blocks"
+        assert all(each.status is Status.RUNNING for each in running), "who runs does not wait"
         for each in everyone:
             generated = each.generated
-            assert each.computed + each.remaining == each.input_tokens + generated
-            assert each.swapped or each.computed <= each.blocks * BLOCK_TOKENS
-            assert generated == len(each.token_s) < each._output_tokens
-        assert self._decoding.kv_tokens == sum(each.computed for each in self._decoding)
+            known = each.computed + each.remaining == each.input_tokens + generated
+            assert known, "a request has computed its text, or has it to compute"
+            held = each.swapped or each.computed <= each.blocks * BLOCK_TOKENS
+            assert held, "what a request has computed is in its blocks"
+            timed = generated == len(each.token_s)
+            assert timed, "every token that is out came at a time"
+            assert generated < each._output_tokens, "who has its last token is gone"
+        read = self._decoding.kv_tokens == sum(each.computed for each in self._decoding)
+        assert read, "a decode reads all that its requests have computed"
         if prefixes:
             prefixes.check()
-            assert all(node.holders for node in self._pins.values())
-        assert self._pins.keys() == self.pinned.keys()
+            pinned = all(node.holders for node in self._pins.values())
+            assert pinned, "what is pinned is held"
+        assert self._pins.keys() == self.pinned.keys(), "every pin holds something"
         # Every token computed belongs to somebody: here, gone, or lost to a preemption.
-        held = sum(each.computed - each.cached_tokens for each in everyone)
+        here = sum(each.computed - each.cached_tokens for each in everyone)
         counters = self.counters
-        kept = held + self._kept_tokens + counters.recomputed_tokens
-        assert counters.computed_tokens == kept
+        kept = here + self._kept_tokens + counters.recomputed_tokens
+        assert counters.computed_tokens == kept, "every token computed belongs to somebody"
 
     def _run_on(self, ends: list[float], load: Load, steps: int, until: float) -> None:
         """Go on with steps that decode alone, as far as nothing can come between."""
@@ -651,16 +671,21 @@ class Engine:
 
 
 def emulate(
-    system: System, model: str, gpu: str, tp: int = 1, context_tokens: int | None = None
+    system: System,
+    model: str,
+    gpu: str,
+    tp: int = 1,
+    context_tokens: int | None = None,
+    pp: int = 1,
 ) -> Engine:
-    """Return an engine for a model on `tp` GPUs, both by name.
+    """Return an engine for a model on `tp` x `pp` GPUs, both by name.
 
     `context_tokens` lowers or raises the model's own context length.
     """
     shape, card = find_model(model), find_gpu(gpu)
     return Engine(
         parts_of(system).schedule,
-        StepTime(shape, card, tp),
-        BlockPool(kv_blocks(shape, card, tp)),
+        StepTime(shape, card, tp, pp=pp),
+        BlockPool(kv_blocks(shape, card, tp, pp=pp)),
         context_tokens or shape.context_tokens,
     )
