@@ -91,6 +91,8 @@ class Counters:
     generation_tokens: int = 0
     computed_tokens: int = 0
     recomputed_tokens: int = 0  # computed, lost to a preemption, to be computed again
+    queried_tokens: int = 0  # prompt tokens that were looked up in the prefix cache
+    found_tokens: int = 0  # of these, tokens that were there
     preemptions: int = 0
     finished: int = 0
     aborted: int = 0
@@ -229,6 +231,8 @@ class Engine:
 
         pool, decoding = self.pool, self._decoding
         tokens = sequences = kv_tokens = 0
+        if self._steps or len(batch.prefill) > 1:
+            self._require_apart(batch, lane)
         if batch.decode and decoding:
             tokens = sequences = len(decoding)
             kv_tokens = decoding.kv_tokens
@@ -488,6 +492,18 @@ class Engine:
                 self.pool.take(decoding.begin())
         step.over = max(steps, step.over)
 
+    def _require_apart(self, batch: Batch, lane: str) -> None:
+        """Raise BadPlan when the same would be computed twice at a time, here or in two lanes."""
+        computed: set[Request] = set()
+        for step in self._steps.values():
+            if batch.decode and step.load.kv_tokens and self._decoding:
+                raise self._bad(f"decodes in lane {lane!r} while {step.lane!r} computes them")
+            computed.update(request for request, _ in step.prefill)
+        for request, _ in batch.prefill:
+            if request in computed:
+                raise self._bad(f"two pieces of {request.id!r} at a time")
+            computed.add(request)
+
     def _take_out(self, request: Request) -> None:
         """Take a request out of the queue, with what the prefix cache holds of its prompt."""
         if request.status is not Status.WAITING:
@@ -537,6 +553,9 @@ class Engine:
         if request.first_scheduled_s is None:
             request.first_scheduled_s = now
             request.found_tokens = request.cached_tokens
+            if self.pool.prefixes is not None:
+                self.counters.queried_tokens += request.input_tokens
+                self.counters.found_tokens += request.found_tokens
         return brought
 
     def _preempt(self, request: Request, swap: bool) -> None:
