@@ -24,11 +24,14 @@ class Watch:
 
     Give it to `virtual.run` in place of that source, its `event` as `on_event`, and call `ended`
     after the run. A `veil` is put over what comes and what serves it. Each raises Violation that
-    names what does not hold. Nothing can be watched by a Python that leaves assertions out: then
+    names what does not hold; with `every`, only so many events are looked at: what was broken once
+    stays so. Nothing can be watched by a Python that leaves assertions out: then
     InputError is raised at once.
     """
 
-    def __init__(self, cluster: Cluster, source: Source, veil: Veil | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, source: Source, veil: Veil | None = None, every: int = 1
+    ) -> None:
         if not __debug__:
             raise InputError(
                 "Python leaves assertions out, so that nothing is checked.",
@@ -40,6 +43,7 @@ class Watch:
         self._cluster = cluster
         self._source = source
         self._veil = veil
+        self._every = every
         self._now = 0.0
         self._left: dict[str, _Asked] = {}
         self._seen: set[str] = set()
@@ -89,6 +93,10 @@ class Watch:
     def event(self) -> None:
         """Assert what must hold between any two events."""
         self.events += 1
+        if self.events % self._every == 0:
+            self._look()
+
+    def _look(self) -> None:
         try:
             self._cluster.check()
         except AssertionError as error:
@@ -96,7 +104,7 @@ class Watch:
 
     def ended(self) -> None:
         """Assert what must hold once nothing is due and nothing runs."""
-        self.event()
+        self._look()
         lost = next(iter(self._left), None)
         self._assert(lost is None, f"every request is finished or refused, and {lost!r} is not")
         engines = [replica.engine for replica in self._cluster.all]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -166,14 +167,15 @@ def simulate(
     on_progress: Callable[[int, int], None] = lambda ended, planned: None,
     *,
     check: bool = False,
+    check_every: int = 1,
 ) -> Run:
     """Run an experiment on its embedded engine in virtual time and seal the run.
 
     SIGINT stops it early and keeps what has ended; `on_progress` hears how many calls of how many
     have. With `check` the system is asked behind a veil, and the invariants of the engine are
-    asserted at every event. Raises OutputExists if `out` is taken, InputError for an engine that
-    does not exist, PolicyFailed, Deadlock or BadPlan for a policy that does not work, and Violation
-    for an invariant that is broken.
+    asserted at every event, or at one of `check_every`. Raises OutputExists if `out` is taken,
+    InputError for an engine that does not exist, PolicyFailed, Deadlock or BadPlan for a policy
+    that does not work, and Violation for an invariant that is broken.
     """
     spec = experiment.engine
     if spec is None:
@@ -201,7 +203,7 @@ def simulate(
         replica=cluster.name_of if len(spec.gpus) > 1 else None,
         shares=any(engine.pool.prefixes is not None for engine in cluster.engines),
     )
-    watch = Watch(cluster, simulation, veil) if veil is not None else None
+    watch = Watch(cluster, simulation, veil, check_every) if veil is not None else None
     begun = time.perf_counter()
     interrupted = False
     try:
@@ -229,6 +231,34 @@ def simulate(
         )
     )
     return run
+
+
+def jct_alone(workload: Workload, engine: EngineSpec) -> dict[str, float]:
+    """Return how long each program takes when it has one replica of an engine to itself (s).
+
+    They come one after the other, far apart. Prompts are computed whole and what they share is
+    cached, so that hardly any system serves a program sooner.
+    """
+    apart_s = 1e5
+    programs = [
+        msgspec.structs.replace(program, start_s=number * apart_s)
+        for number, program in enumerate(workload.programs)
+    ]
+    plain = msgspec.structs.replace(
+        engine, system="vllm_v0", params={}, gpu=engine.gpus[0], replicas=1, prefix_cache=True
+    )
+    simulation = Simulation(replace(workload, programs=tuple(programs)), shares=True)
+    virtual.run(cluster_of(plain), simulation)
+    ends_s = dict.fromkeys(range(len(programs)), 0.0)
+    by_number = {call.number: n for n, program in enumerate(programs) for call in program.calls}
+    for record in simulation.records:
+        place = by_number[record.number]
+        ends_s[place] = max(ends_s[place], record.last_token_s or 0.0)
+    return {
+        program.id: ends_s[number] - program.start_s
+        for number, program in enumerate(programs)
+        if ends_s[number] > program.start_s
+    }
 
 
 class _Keeper:

@@ -121,6 +121,15 @@ def test_a_policy_that_changes_what_it_sees_breaks_what_is_named(
         watched(meddle)
 
 
+def test_a_look_now_and_then_finds_what_was_broken_before() -> None:
+    meddling = Meddling(lambda view: setattr(view.pool, "free", view.pool.free - 3), 2)
+    cluster = deploy(meddling, "Mistral-7B", ["H100"])
+    watch = Watch(cluster, Given(), every=10**9)
+    run(cluster, watch, watch.event)
+    with pytest.raises(Violation, match="every block is free, held by one request"):
+        watch.ended()
+
+
 def test_a_faster_engine_than_in_the_beginning_is_seen_at_the_end() -> None:
     system = Meddling(lambda view: None, 2)
     cluster = deploy(system, "Mistral-7B", ["A100-80G"])
