@@ -227,7 +227,7 @@ class _Pins:
         self._books.kept.difference_update(gone)
         return gone
 
-    def pressed(self, view: View) -> str | None:
+    def pressed(self, view: View, batch: Batch) -> str | None:
         if not short_of_room(view, self._queue.head(view)):
             return None
         latest = max(view.pinned.values(), key=lambda pin: pin.program_s).program_id
@@ -252,7 +252,7 @@ class _FixedPins:
     def unpin(self, view: View) -> Iterable[str]:
         return expired(view)
 
-    def pressed(self, view: View) -> str | None:
+    def pressed(self, view: View, batch: Batch) -> str | None:
         running = len(view.prefilling) + len(view.decoding)
         if running > 1 or not short_of_room(view, self._queue.head(view)):
             return None

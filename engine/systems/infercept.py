@@ -96,7 +96,7 @@ class _MinWaste:
     def unpin(self, view: View) -> Iterable[str]:
         return expired(view)
 
-    def pressed(self, view: View) -> str | None:
+    def pressed(self, view: View, batch: Batch) -> str | None:
         if not short_of_room(view, next(iter(view.waiting), None)):
             return None
         return max(view.pinned.values(), key=lambda pin: pin.tokens).program_id
