@@ -58,6 +58,30 @@ class LongestPrefix:
         return min(range(len(replicas)), key=lambda place: _cached_blocks(replicas[place]))
 
 
+class Sticky:
+    """A program stays on the replica of its first call, which goes to where the least load is."""
+
+    def __init__(self) -> None:
+        self._homes: dict[str, int] = {}
+
+    def pick(self, request: Request, replicas: Sequence[Replica], now: float) -> int:
+        """Return its place."""
+        numbers = [replica.number for replica in replicas]
+        home = self._homes.get(request.program_id or "")
+        place = numbers.index(home) if home in numbers else None
+        if place is None:
+            place = min(range(len(replicas)), key=lambda each: replicas[each].load)
+        if request.program_id is not None:
+            self._homes[request.program_id] = numbers[place]
+            self.forget(request)
+        return place
+
+    def forget(self, request: Request) -> None:
+        """Forget a program with its last call."""
+        if request.last:
+            self._homes.pop(request.program_id or "", None)
+
+
 def memory_load(replica: Replica) -> float:
     """Return the share of a replica's KV blocks that requests hold or wait for."""
     view = replica.view

@@ -640,7 +640,7 @@ class Engine:
             self._unpin(expired)
         batch = self.system.plan(view)
         while self.pinned and (batch.preempt or (self._waiting and not batch.admit)):
-            pressed = self.retain.pressed(view)
+            pressed = self.retain.pressed(view, batch)
             if pressed is None:
                 break
             self._unpin(pressed)
