@@ -3,7 +3,17 @@
 The HTTP server is `servescope.engine.http`: importing this package does not load it.
 """
 
-from servescope.engine.catalog import Gpu, Model, find_gpu, find_model, gpus, models
+from servescope.engine.catalog import (
+    Gpu,
+    Model,
+    Overhead,
+    find_gpu,
+    find_model,
+    find_overhead,
+    gpus,
+    models,
+    overheads,
+)
 from servescope.engine.cluster import Cluster, Replica, deploy
 from servescope.engine.decoding import Decoding
 from servescope.engine.engine import (
@@ -39,7 +49,7 @@ from servescope.engine.policy import (
 )
 from servescope.engine.prefixes import Prefixes, Segment
 from servescope.engine.request import Request, Status
-from servescope.engine.step_time import Load, Overhead, StepTime
+from servescope.engine.step_time import Load, StepTime
 from servescope.engine.systems import SYSTEMS, installed_systems, make_system
 from servescope.engine.veil import Veil
 from servescope.engine.virtual import Source, run
@@ -93,11 +103,13 @@ __all__ = [
     "emulate",
     "find_gpu",
     "find_model",
+    "find_overhead",
     "gpus",
     "installed_systems",
     "kv_blocks",
     "make_system",
     "models",
+    "overheads",
     "parts_of",
     "run",
 ]

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
-from servescope.engine.catalog import find_gpu, find_model
+from servescope.engine.catalog import PLAIN, find_gpu, find_model, find_overhead
 from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused, Step
+from servescope.engine.host import Host
 from servescope.engine.kvcache import BlockPool, blocks_for, kv_blocks
 from servescope.engine.policy import Migrate, Parts, Scale, System, View, parts_of
 from servescope.engine.prefixes import Prefixes
@@ -402,12 +403,14 @@ def deploy(
     context_tokens: int | None = None,
     prefix_cache: bool | None = None,
     pp: int = 1,
+    overhead: str = PLAIN,
 ) -> Cluster:
     """Return replicas of a model, one a name in `gpus`, under a system.
 
     Each is on `tp` x `pp` such GPUs. `prefix_cache` overrides what the system does by itself.
+    Lanes of one GPU have no asynchronous host, whatever the overhead says.
     """
-    shape = find_model(model)
+    shape, software = find_model(model), find_overhead(overhead)
     parts = parts_of(system, len(gpus))
     cached = parts.prefix_cache if prefix_cache is None else prefix_cache
 
@@ -415,12 +418,13 @@ def deploy(
         card = find_gpu(gpu)
         return Engine(
             parts.schedule,
-            StepTime(shape, card, tp, pp=pp),
+            StepTime(shape, card, tp, software, pp),
             BlockPool(kv_blocks(shape, card, tp, pp=pp), Prefixes() if cached else None),
             context_tokens or shape.context_tokens,
             retain=parts.retain,
             partition=parts.partition,
             number=number,
+            host=Host(software) if software.asynchronous and not parts.partition else None,
         )
 
     copied = shape.kv_bytes_per_token(tp) / LINK_BANDWIDTH

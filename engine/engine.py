@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from servescope.engine.catalog import find_gpu, find_model
+from servescope.engine.catalog import PLAIN, find_gpu, find_model, find_overhead
 from servescope.engine.decoding import Decoding
+from servescope.engine.host import Host
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks, shared_blocks
 from servescope.engine.policy import (
     WHOLE,
@@ -114,6 +115,7 @@ class Engine:
         retain: Retention | None = None,
         partition: Partition | None = None,
         number: int = 0,
+        host: Host | None = None,
     ) -> None:
         self.system = system
         self.step_time = step_time
@@ -122,6 +124,7 @@ class Engine:
         self.retain = retain
         self.partition = partition
         self.number = number
+        self.host = host
         self.counters = Counters()
         self.lanes = (WHOLE,) if partition is None else tuple(partition.lanes)
         self.pinned: dict[str, Pin] = {}
@@ -140,7 +143,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """How many requests are in the queue."""
-        return len(self._waiting)
+        return len(self._waiting) if self.host is None else len(self._waiting) + len(self.host)
 
     @property
     def running(self) -> int:
@@ -160,7 +163,7 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do and nothing on its way."""
-        return not (self._waiting or self.running or self._handed or self._reserved)
+        return not (self.waiting or self.running or self._handed or self._reserved)
 
     @property
     def busy(self) -> bool:
@@ -210,7 +213,10 @@ class Engine:
         self.require_fit(request)
         self._cut(now)
         self._requests[request.id] = request
-        self._waiting.append(request)
+        if self.host is None:
+            self._waiting.append(request)
+        else:
+            self.host.arrive(request, now)
 
     def begin(self, now: float, until: float = math.inf, lane: str = WHOLE) -> Step | None:
         """Start a lane's next step at `now`, or decodes alone up to the first end at `until`.
@@ -220,6 +226,10 @@ class Engine:
         if lane in self._steps:
             raise RuntimeError("the step before is not finished")
         self._advance(now)
+        if self.host is not None:
+            busy = bool(self._waiting or self._prefilling or self._decoding)
+            now = self.host.wake(now, busy)
+            self._waiting.extend(self.host.seen())
         if not (self._waiting or self._prefilling or self._decoding):
             return None
         batch = self._plan(lane)
@@ -261,7 +271,10 @@ class Engine:
                 "Its limits cannot admit what is submitted: raise them.",
             )
         load = Load(tokens, sequences, kv_tokens, pairs, swapped)
-        if self.partition is None:
+        if self.host is not None:
+            ends = [self._hosted_end(self.host, now, load, batch)]
+            until = now if len(self.host) else until  # who came is planned for after one more step
+        elif self.partition is None:
             ends = [now + self.step_time(load)]
         else:
             ends = [now + self.step_time(load, self._share_of(lane))]
@@ -287,6 +300,8 @@ class Engine:
             raise RuntimeError("this step is not on its way")
         self._over(step, len(step.ends))
         self._now = now = step.ends_s
+        if self.host is not None:
+            self.host.ended(step.ends)
         counters, decoding = self.counters, self._decoding
         finished = decoding.finished()
         for request in finished:
@@ -323,7 +338,9 @@ class Engine:
         if request is None:
             return False
         self._cut(self._now if now is None else now)
-        if request.status is Status.WAITING:
+        if self.host is not None and self.host.forget(request):
+            pass  # it had not come to the queue
+        elif request.status is Status.WAITING:
             self._waiting.remove(request)
         elif request in self._receiving:
             del self._receiving[request]
@@ -410,7 +427,7 @@ class Engine:
         """Assert what must hold between any two calls."""
         pool, prefixes = self.pool, self.pool.prefixes
         running = [*self._prefilling, *self._decoding, *self._receiving]
-        everyone = [*self._waiting, *running]
+        everyone = [*(self.host or ()), *self._waiting, *running]
         once = len({each.id for each in everyone}) == len(everyone) == len(self._requests)
         assert once, "a request waits or runs, at one place"
         assert 0 <= pool.free <= pool.total, "no more blocks are free than there are, and no fewer"
@@ -444,6 +461,12 @@ class Engine:
         counters = self.counters
         kept = here + self._kept_tokens + counters.recomputed_tokens
         assert counters.computed_tokens == kept, "every token computed belongs to somebody"
+
+    def _hosted_end(self, host: Host, now: float, load: Load, batch: Batch) -> float:
+        """Return when a step's tokens are in, by the host's clock."""
+        left = sum(request.remaining for request in self._prefilling)
+        left -= sum(piece for _, piece in batch.prefill)
+        return host.end(now, load, self.step_time(load), left, load.sequences)
 
     def _run_on(self, ends: list[float], load: Load, steps: int, until: float) -> None:
         """Go on with steps that decode alone, as far as nothing can come between."""
@@ -682,15 +705,17 @@ def emulate(
     tp: int = 1,
     context_tokens: int | None = None,
     pp: int = 1,
+    overhead: str = PLAIN,
 ) -> Engine:
-    """Return an engine for a model on `tp` x `pp` GPUs, both by name.
+    """Return an engine for a model on `tp` x `pp` GPUs, with an overhead, all by name.
 
     `context_tokens` lowers or raises the model's own context length.
     """
-    shape, card = find_model(model), find_gpu(gpu)
+    shape, card, host = find_model(model), find_gpu(gpu), find_overhead(overhead)
     return Engine(
         parts_of(system).schedule,
-        StepTime(shape, card, tp, pp=pp),
+        StepTime(shape, card, tp, host, pp),
         BlockPool(kv_blocks(shape, card, tp, pp=pp)),
         context_tokens or shape.context_tokens,
+        host=Host(host) if host.asynchronous else None,
     )

@@ -11,7 +11,7 @@ Attention, small operators, all-reduce and the engine's own overhead are added.
 
 from typing import NamedTuple
 
-from servescope.engine.catalog import Gpu, Model
+from servescope.engine.catalog import PLAIN, Gpu, Model, Overhead, find_overhead
 from servescope.traces.errors import InputError
 
 # The part of a decode that slows down with fewer SMs: .6284 / y + .3818 in semi-PD's figure 10.
@@ -26,17 +26,6 @@ class Load(NamedTuple):
     kv_tokens: int  # cached tokens that decodes read
     pairs: float  # query-key pairs of the prefill pieces
     swapped: int = 0  # tokens whose keys and values come from host memory first
-
-
-class Overhead(NamedTuple):
-    """The engine's own time: per step, and per request in the batch (s).
-
-    The defaults are what the formula leaves of the decode steps of vLLM 0.26 on an H200:
-    asynchronous scheduling hides the cost of a request. Engines of 2023 took milliseconds.
-    """
-
-    step_s: float = 0.3e-3
-    sequence_s: float = 0.0
 
 
 class StepTime:
@@ -61,7 +50,7 @@ class StepTime:
         overhead: Overhead | None = None,
         pp: int = 1,
     ) -> None:
-        overhead = overhead or Overhead()
+        overhead = overhead or find_overhead(PLAIN)
         bandwidth = gpu.bandwidth * gpu.mbu
         flops = gpu.peak_flops * gpu.mfu
         p = gpu.p

@@ -183,6 +183,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     gpu: str | tuple[str, ...] = "H100"
     tp: Annotated[int, Meta(ge=1)] = 1
     pp: Annotated[int, Meta(ge=1)] = 1
+    overhead: str = "plain"
     replicas: Annotated[int, Meta(ge=1, le=1024)] | None = None
     prefix_cache: bool | None = None
 

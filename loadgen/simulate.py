@@ -49,7 +49,13 @@ def cluster_of(spec: EngineSpec, veil: Veil | None = None) -> Cluster:
     if veil is not None:
         system = veil.over(system)
     return deploy(
-        system, spec.model, spec.gpus, spec.tp, prefix_cache=spec.prefix_cache, pp=spec.pp
+        system,
+        spec.model,
+        spec.gpus,
+        spec.tp,
+        prefix_cache=spec.prefix_cache,
+        pp=spec.pp,
+        overhead=spec.overhead,
     )
 
 
