@@ -247,7 +247,7 @@ def _generated(spec: WorkloadSpec, seed: int) -> Workload:
     """Return the programs of a named workload, those of `programs` alone, and pauses as asked."""
     made = generated.provenance_of(spec.generator or "", generated.generator_of(spec))
     whole = Workload(generated.programs_of(spec, seed), made)
-    part = whole if spec.programs is None else whole.part(*spec.programs)
+    part = whole.part(*spec.programs) if spec.programs and spec.programs[0] else whole
     plain = msgspec.structs.replace(spec, arrivals=None, rate_rps=None, duration_s=None)
     programs, steps = timed(part.programs, plain, seed)
     return replace(part, programs=programs, provenance=msgspec.structs.replace(made, steps=steps))

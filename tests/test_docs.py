@@ -28,6 +28,7 @@ from servescope.loadgen import endpoints, validity
 from servescope.loadgen.dispatch import DISPATCH, PRIORITY
 from servescope.loadgen.experiment import Experiment, WorkloadSpec
 from servescope.loadgen.health import Health
+from servescope.loadgen.papers import WORKLOADS, parameters_of
 from servescope.loadgen.probe import Probe
 from servescope.loadgen.records import Record
 from servescope.loadgen.runner import workload_of
@@ -186,6 +187,7 @@ def entry_point_groups() -> set[str]:
 def test_the_groups_of_entry_points_are_those_that_are_known_here() -> None:
     points = {
         "arrivals", "dispatch", "endpoints", "formats", "priority", "sections", "systems",
+        "workloads",
     }  # fmt: skip
     assert entry_point_groups() == {f"servescope.{point}" for point in points}
 
@@ -206,9 +208,22 @@ def test_every_plug_in_point_is_in_the_table_and_has_a_page_with_its_entry_point
     [
         (
             "explanation/design.md",
-            {*FORMATS, *SYSTEMS, *endpoints.BUILT_IN, *SECTIONS, *PROCESSES, *DISPATCH, *PRIORITY},
+            {
+                *FORMATS,
+                *SYSTEMS,
+                *endpoints.BUILT_IN,
+                *SECTIONS,
+                *PROCESSES,
+                *DISPATCH,
+                *PRIORITY,
+                *WORKLOADS,
+            },
         ),
         ("reference/arrivals.md", set(PROCESSES)),
+        (
+            "reference/workloads.md",
+            {*WORKLOADS, *(key for each in WORKLOADS.values() for key in parameters_of(each))},
+        ),
         ("reference/dispatch.md", {*DISPATCH, *PRIORITY}),
         ("reference/statuses.md", {v for k, v in vars(status).items() if k.isupper()}),
         ("how-to/replay-a-trace.md", set(endpoints.BUILT_IN)),

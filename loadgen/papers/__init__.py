@@ -4,7 +4,7 @@ Strangers add theirs by an entry point of the group `servescope.workloads`: a Ge
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 
 import msgspec
@@ -62,6 +62,11 @@ def make_workload(
         near = get_close_matches(name, table, n=3, cutoff=0.3) or sorted(table)
         raise InputError(f"There is no workload '{name}'.", f"Near it: {', '.join(near)}.")
     chosen, given = table[name], dict(parameters or {})
+    if not isinstance(chosen, Generator) or not is_dataclass(chosen):
+        raise InputError(
+            f"The workload {name} is no Generator but {chosen!r}.",
+            "Let its entry point name a frozen dataclass's instance, or uninstall its package.",
+        )
     own = {key: getattr(chosen, key) for key in parameters_of(chosen)}
     mend = f"{name} has: {', '.join(own) or 'no parameters'}."
     for key in given.keys() - own.keys():

@@ -61,7 +61,7 @@ class Autellix(Generator):
         prompts = "new_tokens" if self.kind == "sharegpt" else "input_tokens"
         return About(
             says=_SAYS[self.kind],
-            source="Autellix, arXiv 2502.13965, Table 1",
+            source="Autellix, arXiv 2502.13965",
             published={
                 "calls": {"mean": calls},
                 prompts: {"mean": said},

@@ -68,7 +68,7 @@ class SemiPD(Generator):
         """Return what is known of the workload."""
         return About(
             says=f"Single calls like those of {self.dataset}, at Poisson times.",
-            source="semi-PD, arXiv 2504.19867, section 6",
+            source="semi-PD, arXiv 2504.19867",
             published=_PUBLISHED[self.dataset],
             slos=_SLOS[self.dataset],
             assumed=_ASSUMED[self.dataset],

@@ -58,6 +58,11 @@ def drawn(process: str, rate_rps: float | None = None, **params: object) -> Work
             "t --ramp-up-strategy linear --ramp-up-start-rps 1 --ramp-up-end-rps 9",
             drawn("ramp", strategy="linear", start_rps=1.0, end_rps=9.0),
         ),
+        ("workload:infercept", WorkloadSpec(generator="infercept")),
+        (
+            "workload:continuum-bfcl -w turns_scale=3 --rate 2",
+            WorkloadSpec(generator="continuum-bfcl", params={"turns_scale": "3"}, rate_rps=2.0),
+        ),
         ("--dataset-name random", RANDOM),
         ("--isl 1024", RANDOM),
         ("--random-output-len 128", RANDOM),
@@ -83,6 +88,9 @@ def test_the_field_s_own_words_are_understood(line: str, spec: WorkloadSpec) -> 
     ("line", "match"),
     [
         ("", "It is not said what to send"),
+        ("t -w cv=2", "params are those of a generator"),
+        ("workload:infercept --isl 5", "--random-input-len describes made-up calls"),
+        ("workload:infercept --time-scale 2", "time_scale says what to do with a trace"),
         ("t --isl 5", "--random-input-len describes made-up calls"),
         ("t --dataset-name random", "--dataset-name describes made-up calls"),
         ("t --dataset-path t", "two traces"),

@@ -15,7 +15,7 @@ from servescope.analysis import SLO, Measured, attained
 from servescope.analysis.burn import burns_of
 from servescope.loadgen import capacity_search
 from servescope.loadgen.capacity_search import Wanted, search
-from servescope.loadgen.experiment import EngineSpec, Experiment
+from servescope.loadgen.experiment import ArrivalSpec, EngineSpec, Experiment
 from servescope.loadgen.simulate import simulate
 from servescope.loadgen.study import Study
 from servescope.loadgen.study_runner import run_study
@@ -47,7 +47,7 @@ def test_just_below_the_capacity_of_an_engine_the_slo_is_met_and_just_above_it_i
         load = found.capacity.load * factor
         drawn = {"process": "poisson", "rate_rps": load}
         workload = msgspec.structs.replace(
-            asked.workload.spec, arrivals=msgspec.convert(drawn, capacity_search.ArrivalSpec),
+            asked.workload.spec, arrivals=msgspec.convert(drawn, ArrivalSpec),
             duration_s=1500.0,
         )  # fmt: skip
         run = simulate(
