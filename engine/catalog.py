@@ -11,7 +11,12 @@ from servescope.traces.errors import InputError
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The shape of a dense transformer with a gated MLP and grouped-query attention."""
+    """The shape of a transformer: grouped-query attention, and an MLP or several experts.
+
+    Each of the `experts` is an MLP of `intermediate`; a token goes through `active_experts` of
+    them. Layers keep `weight_bits` bits per weight; embeddings, activations, keys and values are
+    of `dtype_bytes`.
+    """
 
     layers: int
     hidden: int
@@ -21,19 +26,51 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head_dim: int
     vocabulary: int
     context_tokens: int
+    gated: bool = True  # the MLP has three matrices (SwiGLU), else two
+    experts: int = 1
+    active_experts: int = 1
+    weight_bits: float = 16
     dtype_bytes: int = 2
 
     @property
-    def layer_weights(self) -> int:
-        """Parameters of one layer's linear operators."""
-        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        return attention + 3 * self.hidden * self.intermediate
+    def attention_weights(self) -> int:
+        """Parameters that every token of a layer goes through: the projections and the router."""
+        router = self.hidden * self.experts if self.experts > 1 else 0
+        return 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads) + router
 
     @property
-    def weight_bytes(self) -> int:
+    def expert_weights(self) -> int:
+        """Parameters of one expert of a layer; of the MLP where there is only one."""
+        return (3 if self.gated else 2) * self.hidden * self.intermediate
+
+    @property
+    def layer_weights(self) -> int:
+        """Parameters of one layer's linear operators, all experts included."""
+        return self.attention_weights + self.experts * self.expert_weights
+
+    @property
+    def active_weights(self) -> int:
+        """Parameters of one layer that compute one token."""
+        return self.attention_weights + self.active_experts * self.expert_weights
+
+    @property
+    def bytes_per_weight(self) -> float:
+        """Bytes of one weight of a layer."""
+        return self.weight_bits / 8
+
+    @property
+    def weight_bytes(self) -> float:
         """Bytes of all weights: the layers, the embedding and an untied LM head."""
-        embeddings = 2 * self.vocabulary * self.hidden
-        return (self.layers * self.layer_weights + embeddings) * self.dtype_bytes
+        embeddings = 2 * self.vocabulary * self.hidden * self.dtype_bytes
+        return self.layers * self.layer_weights * self.bytes_per_weight + embeddings
+
+    def idle_experts(self, tokens: float) -> float:
+        """Return how many experts of a layer no token of a batch is sent to, on average.
+
+        Each token is taken to choose its experts evenly and on its own.
+        """
+        idle: float = (1 - self.active_experts / self.experts) ** tokens
+        return self.experts * idle
 
     def kv_bytes_per_token(self, tp: int) -> int:
         """Bytes of keys and values that one GPU of `tp` keeps for a token."""
@@ -41,8 +78,8 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return 2 * self.layers * heads * self.head_dim * self.dtype_bytes
 
 
-class AllReduce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One all-reduce: a latency (s) and a bandwidth (bytes/s)."""
+class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a message between GPUs takes: a latency (s) and a bandwidth (bytes/s)."""
 
     latency_s: float
     bandwidth: float
@@ -63,7 +100,8 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kv_mbu: float
     attention_mfu: float
     host_bandwidth: float
-    all_reduce: dict[int, AllReduce]
+    all_reduce: dict[int, Link]
+    send: Link
 
 
 @cache

@@ -637,16 +637,21 @@ class Engine:
 
 
 def emulate(
-    system: System, model: str, gpu: str, tp: int = 1, context_tokens: int | None = None
+    system: System,
+    model: str,
+    gpu: str,
+    tp: int = 1,
+    context_tokens: int | None = None,
+    pp: int = 1,
 ) -> Engine:
-    """Return an engine for a model on `tp` GPUs, both by name.
+    """Return an engine for a model on `tp` x `pp` GPUs, both by name.
 
     `context_tokens` lowers or raises the model's own context length.
     """
     shape, card = find_model(model), find_gpu(gpu)
     return Engine(
         parts_of(system).schedule,
-        StepTime(shape, card, tp),
-        BlockPool(kv_blocks(shape, card, tp)),
+        StepTime(shape, card, tp, pp=pp),
+        BlockPool(kv_blocks(shape, card, tp, pp=pp)),
         context_tokens or shape.context_tokens,
     )

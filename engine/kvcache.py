@@ -96,18 +96,20 @@ def blocks_for(tokens: int) -> int:
     return -(-tokens // BLOCK_TOKENS)
 
 
-def kv_blocks(model: Model, gpu: Gpu, tp: int, utilisation: float = 0.9) -> int:
-    """Return how many KV blocks fit beside the weights on `tp` GPUs.
+def kv_blocks(model: Model, gpu: Gpu, tp: int, utilisation: float = 0.9, pp: int = 1) -> int:
+    """Return how many KV blocks fit beside the weights on `tp` x `pp` GPUs.
 
     `utilisation` is the share of GPU memory the engine may use. Activations are not
     subtracted: on the calibrated H200 that overstates the capacity by 2 %.
     """
-    room = gpu.memory_bytes * utilisation - model.weight_bytes / tp
-    blocks = int(room / (BLOCK_TOKENS * model.kv_bytes_per_token(tp)))
+    weights = model.weight_bytes / (tp * pp)
+    room = gpu.memory_bytes * utilisation - weights
+    # a GPU keeps what its own layers made of every token
+    blocks = int(room / (BLOCK_TOKENS * model.kv_bytes_per_token(tp) / pp))
     if blocks < 1:
         raise InputError(
-            f"The weights need {model.weight_bytes / tp / 1e9:.0f} GB on each of {tp} GPUs, "
+            f"The weights need {weights / 1e9:.0f} GB on each of {tp * pp} GPUs, "
             f"{gpu.memory_bytes * utilisation / 1e9:.0f} GB may be used.",
-            "Use more GPUs (tp), a larger GPU or a smaller model.",
+            "Use more GPUs (tp, pp), a larger GPU or a smaller model.",
         )
     return blocks

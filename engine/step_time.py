@@ -40,31 +40,48 @@ class Overhead(NamedTuple):
 
 
 class StepTime:
-    """The step time (s) of a model on `tp` GPUs, as a function of the load."""
+    """The step time (s) of a model on `tp` x `pp` GPUs, as a function of the load.
+
+    A pipeline of `pp` stages is filled with as many micro-batches, each an equal part of the load:
+    while one goes through all layers every other one does, so a step lasts as long as one of them
+    takes, and the messages between stages.
+    """
 
     __slots__ = (
-        "_compute", "_constant_s", "_head_compute", "_head_read", "_inverse_p", "_kv_token_s",
-        "_p", "_pair_s", "_read", "_sequence_s", "_swap_token_s", "_token_s",
+        "_compute", "_constant_s", "_experts_read_s", "_head_compute", "_head_read", "_inverse_p",
+        "_kv_token_s", "_model", "_p", "_pair_s", "_parts", "_read", "_sequence_s",
+        "_swap_token_s", "_token_s",
     )  # fmt: skip
 
     def __init__(
-        self, model: Model, gpu: Gpu, tp: int = 1, overhead: Overhead | None = None
+        self,
+        model: Model,
+        gpu: Gpu,
+        tp: int = 1,
+        overhead: Overhead | None = None,
+        pp: int = 1,
     ) -> None:
         overhead = overhead or Overhead()
         bandwidth = gpu.bandwidth * gpu.mbu
         flops = gpu.peak_flops * gpu.mfu
         p = gpu.p
         layers = model.layers
-        weights = layers * model.layer_weights / tp
         head = model.vocabulary * model.hidden / tp
 
         # The parts of the two soft maxima, already raised to p.
         self._p = p
         self._inverse_p = 1 / p
-        self._read = (weights * model.dtype_bytes / bandwidth) ** p
-        self._compute = (2 * weights / flops) ** p
+        read_s = layers * model.layer_weights * model.bytes_per_weight / tp / bandwidth
+        self._read = read_s**p
+        self._compute = (2 * layers * model.active_weights / tp / flops) ** p
         self._head_read = (head * model.dtype_bytes / bandwidth) ** p
         self._head_compute = (2 * head / flops) ** p
+        # What a step need not read of an expert that no token is sent to; None where all are.
+        self._experts_read_s: tuple[float, float] | None = None
+        self._model = model
+        if model.experts > model.active_experts:
+            expert = layers * model.expert_weights * model.bytes_per_weight / tp
+            self._experts_read_s = (read_s, expert / bandwidth)
 
         self._constant_s = overhead.step_s + layers * (gpu.layer_s + gpu.small_ops_s)
         self._token_s = layers * gpu.small_ops_s_per_element * model.hidden
@@ -85,16 +102,33 @@ class StepTime:
             message = model.hidden * model.dtype_bytes
             self._token_s += 2 * layers * message / reduce.bandwidth
 
+        self._parts = pp
+        if pp > 1:
+            self._constant_s += (pp - 1) * gpu.send.latency_s
+            self._token_s += (pp - 1) * model.hidden * model.dtype_bytes / gpu.send.bandwidth
+
     def __call__(self, load: Load, share: float = 1.0) -> float:
         """Return the seconds that a step of this load takes on a share of the GPU's SMs."""
         if share < 1.0:
             return self._shared(load, share)
+        tokens: float
+        sequences: float
+        kv_tokens: float
+        swapped: float
         tokens, sequences, kv_tokens, pairs, swapped = load
+        if self._parts > 1:
+            parts = self._parts
+            tokens, sequences = max(1, tokens / parts), max(1, sequences / parts)
+            kv_tokens, pairs, swapped = kv_tokens / parts, pairs / parts, swapped / parts
         p = self._p
         inverse_p = self._inverse_p
+        read = self._read
+        if self._experts_read_s is not None:
+            all_s, expert_s = self._experts_read_s
+            read = (all_s - expert_s * self._model.idle_experts(tokens)) ** p
         seconds: float = (
             self._constant_s
-            + (self._read + self._compute * tokens**p) ** inverse_p
+            + (read + self._compute * tokens**p) ** inverse_p
             + (self._head_read + self._head_compute * sequences**p) ** inverse_p
             + self._token_s * tokens
             + self._sequence_s * sequences

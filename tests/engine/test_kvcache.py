@@ -40,6 +40,12 @@ def test_two_gpus_hold_more_than_twice_the_kv_of_one() -> None:
     assert kv_blocks(model, gpu, tp=2) > 2 * kv_blocks(model, gpu, tp=1)
 
 
+def test_two_stages_keep_what_two_halves_of_the_layers_need() -> None:
+    """Half the weights and half the layers a GPU: as with tp 2 where KV heads divide evenly."""
+    model, gpu = find_model("Llama-3.1-70B"), find_gpu("A100-80G")
+    assert kv_blocks(model, gpu, tp=2, pp=2) == kv_blocks(model, gpu, tp=4)
+
+
 def test_a_model_that_does_not_fit_says_what_would() -> None:
     with pytest.raises(InputError, match=r"141 GB .* Use more GPUs"):
         kv_blocks(find_model("Llama-3.1-70B"), find_gpu("H100"), tp=1)

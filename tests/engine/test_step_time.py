@@ -94,6 +94,51 @@ def test_a_number_of_gpus_without_an_all_reduce_time_lists_those_that_have_one()
         step_time(gpu="H100", tp=3)
 
 
+def test_one_token_reads_the_experts_it_is_sent_to_and_many_read_all() -> None:
+    """Mixtral: 2 of 8 experts for one token, 8 (1 - 0.75^4) = 5.47 for four, all for a thousand."""
+    mixtral = find_model("Mixtral-8x7B")
+    assert mixtral.idle_experts(1) == pytest.approx(6)
+    assert mixtral.idle_experts(4) == pytest.approx(8 - 5.46875)
+    time, gpu = step_time("Mixtral-8x7B", "H100", tp=2), find_gpu("H100")
+    expert_s = 32 * 3 * 4096 * 14336 * 2 / 2 / (gpu.bandwidth * gpu.mbu)
+    # what four tokens read beyond one is 3.47 experts; they hardly compute
+    assert time(decode(4, 100)) - time(decode(1, 100)) == pytest.approx(3.46875 * expert_s, rel=0.1)
+
+
+def test_a_prompt_computes_with_the_active_experts_only() -> None:
+    """12.7 of 46.5 billion parameters in the layers: Mixtral's prefill costs as a 13B model's."""
+    mixtral = step_time("Mixtral-8x7B", "H100", tp=2)(prefill(16_384))
+    assert mixtral == pytest.approx(
+        step_time("Llama-2-13B", "H100", tp=2)(prefill(16_384)), rel=0.2
+    )
+
+
+def test_weights_of_four_bits_are_read_in_a_quarter_of_the_time() -> None:
+    full = step_time("Llama-3.1-70B", "A100-80G", tp=2)
+    small = step_time("Llama-3.1-70B-4bit", "A100-80G", tp=2)
+    gpu, layers = find_gpu("A100-80G"), 80 * find_model("Llama-3.1-70B").layer_weights
+    read_s = layers * 2 / 2 / (gpu.bandwidth * gpu.mbu)
+    saved = full(decode(1, 100)) - small(decode(1, 100))
+    assert saved == pytest.approx(read_s * (1 - 4.16 / 16), rel=0.02)
+    assert small(prefill(8192)) == pytest.approx(full(prefill(8192)), rel=0.05)
+
+
+def test_a_pipeline_computes_a_part_of_the_batch_at_a_time() -> None:
+    model, gpu = find_model("Llama-2-70B"), find_gpu("A40")
+    whole = StepTime(model, gpu, 4)
+    piped = StepTime(model, gpu, 4, pp=2)
+    half, load = Load(32, 32, 40_000, 1e6), Load(64, 64, 80_000, 2e6)
+    send_s = 28e-6 + 32 * 8192 * 2 / 7.8e9
+    assert piped(load) == pytest.approx(whole(half) + send_s)
+    assert piped(load) < whole(load)
+
+
+def test_a_pipeline_does_not_make_one_decode_faster() -> None:
+    model, gpu = find_model("Llama-2-70B"), find_gpu("A40")
+    alone = Load(1, 1, 0, 0)
+    assert StepTime(model, gpu, 4, pp=2)(alone) > StepTime(model, gpu, 4)(alone)
+
+
 def test_the_engine_overhead_is_added_per_step_and_per_request() -> None:
     model, gpu = find_model("Mistral-7B"), find_gpu("A100-80G")
     free = StepTime(model, gpu, overhead=Overhead(0, 0))
