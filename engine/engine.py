@@ -319,6 +319,7 @@ class Engine:
                 counters.prompt_tokens += request.input_tokens
             request._generated += 1
             request._token_s.append(now)
+            self._recover(request, now)
             counters.generation_tokens += 1
             prompted.append(request)
             self._share(request, request.prefix, request.input_tokens)
@@ -570,6 +571,7 @@ class Engine:
             request.swapped = False
             brought = request._computed
             if request.remaining == 1 and request._generated:
+                self._recover(request, now)
                 self.pool.release(self._decoding.add(request))
             else:
                 self._prefilling.append(request)
@@ -598,8 +600,16 @@ class Engine:
             self.counters.recomputed_tokens += request._computed - request.cached_tokens
             request._computed = request.cached_tokens = 0
         request.preemptions += 1
+        if request._preempted_s is None:  # else it had not recovered from the last time
+            request._preempted_s = self._now
         request.status = Status.WAITING
         self._waiting.appendleft(request)
+
+    def _recover(self, request: Request, now: float) -> None:
+        """Count what a preemption has cost a request that is where it was again."""
+        if request._preempted_s is not None:
+            request.lost_s += now - request._preempted_s
+            request._preempted_s = None
 
     def _leave(self, request: Request, status: Status) -> None:
         if request in self._decoding:

@@ -55,6 +55,7 @@ class Request:
 
     status: Status = field(default=Status.WAITING, init=False)
     preemptions: int = field(default=0, init=False)
+    lost_s: float = field(default=0.0, init=False)  # to preemptions: queued again, computed again
     swapped: bool = field(default=False, init=False)  # its keys and values are in host memory
     cached_tokens: int = field(default=0, init=False)  # of those it has, what it found computed
     found_tokens: int = field(default=0, init=False)  # the same, when it was first admitted
@@ -73,6 +74,7 @@ class Request:
     _place: int = field(default=0, init=False)  # among all that ever joined those that decode
     _node: Node | None = field(default=None, init=False)  # of the prefix cache, and held
     _shared: int = field(default=0, init=False)  # blocks of the prefix cache among its own
+    _preempted_s: float | None = field(default=None, init=False)  # while it is not where it was
     _remote: bool = field(default=False, init=False)  # its keys and values are at another replica
 
     def __post_init__(self, output_tokens: int, pause_s: float | None) -> None:

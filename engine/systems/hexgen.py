@@ -32,6 +32,12 @@ STAGE_S: Mapping[str, Mapping[str, float]] = {
     "H100": {"IR": 0.1012, "extract_keywords": 0.5469, "generate_candidate": 8.7863,
              "revise": 1.4280, "unit_tester": 0.0763, "generate_unit_test": 1.2382,
              "evaluate": 0.3985},
+    "A40": {"IR": 0.4932, "extract_keywords": 2.5157, "generate_candidate": 40.3525,
+            "revise": 13.8657, "unit_tester": 0.3786, "generate_unit_test": 5.6343,
+            "evaluate": 1.9049},
+    "A800": {"IR": 0.1020, "extract_keywords": 0.7857, "generate_candidate": 10.2678,
+             "revise": 2.4632, "unit_tester": 0.0970, "generate_unit_test": 1.6258,
+             "evaluate": 0.8296},
 }  # fmt: skip
 # Tokens in and out of each stage, on average: what other GPUs are profiled with.
 STAGE_TOKENS: Mapping[str, tuple[int, int]] = {
@@ -55,13 +61,15 @@ class HexGenText2Sql:
     request; without one, the sum of the standard workflow). A step computes the one prompt that is
     most urgent, if it fits, or else decodes. The ablations: `balanced` false is round robin,
     `urgent` false first come, first served. Stages are known by `call_class`; their times by the
-    authors' table or, on other GPUs or when `profiled`, from the step time.
+    authors' table or, on other GPUs or when `profiled`, from the step time. With
+    `shared_workflow_bug` all queries use up one list of stages, as in the first release.
     """
 
     alpha: Annotated[float, Meta(ge=0, le=1)] = 0.0
     balanced: bool = True
     urgent: bool = True
     profiled: bool = False
+    shared_workflow_bug: bool = False
     max_num_seqs: Annotated[int, Meta(ge=1)] = 256
 
     def parts(self, replicas: int) -> Parts:
@@ -81,6 +89,7 @@ class _Stages:
     def __init__(self, system: HexGenText2Sql) -> None:
         self._system = system
         self._left: dict[str, list[str]] = {}
+        self._means: dict[str, float] = {}
         self._gpus: list[str] = []
         self._steps: list[Callable[[Load], float]] = []
 
@@ -91,7 +100,9 @@ class _Stages:
 
     def takes_s(self, request: Request, replica: int) -> float:
         """Return the time of a request on a replica, by its stage (t_emp)."""
-        stage = request.call_class or ""
+        return self._stage_s(request.call_class or "", request, replica)
+
+    def _stage_s(self, stage: str, request: Request, replica: int) -> float:
         known = STAGE_S.get(self._gpus[replica], {})
         if stage in known and not self._system.profiled:
             return known[stage]
@@ -106,24 +117,20 @@ class _Stages:
 
     def arrived(self, request: Request, now: float) -> None:
         """Rank a request by the moment at which its stage should be done."""
-        if len(self._gpus) == 0:
-            return
         stage, left = request.call_class or "", self._workflow(request)
-        budget_s = self.budget_s(request, left, now)
-        request.rank = now + budget_s
         if stage in left:
             left.remove(stage)
         if stage == "unit_tester":  # revisions are over
             left[:] = [each for each in left if each != "revise"]
+        request.rank = now + self.budget_s(request, left, now)
 
     def budget_s(self, request: Request, left: Sequence[str], now: float) -> float:
-        """Return a stage's share of the time that is left, by the mean times of the stages."""
-        stage = request.call_class or ""
-        own = self._mean_s(stage, request)
-        later = list(left)
-        if stage in later:
-            later.remove(stage)
-        rest = sum(self._mean_s(each, request) for each in later)
+        """Return a stage's share of the time that is left, by the mean times of the stages.
+
+        `left` are the stages that come after it.
+        """
+        own = self._mean_s(request.call_class or "", request)
+        rest = sum(self._mean_s(each, request) for each in left)
         began_s = request.program_began_s
         total_s = (
             sum(self._mean_s(each, request) for each in STANDARD_WORKFLOW)
@@ -141,15 +148,21 @@ class _Stages:
             self._left.pop(request.program_id, None)
 
     def _workflow(self, request: Request) -> list[str]:
-        """Return what is left of a query; the released code has one list for all, by mistake."""
+        """Return what is left of a query: a list of its own, or with the bug one for all."""
+        if self._system.shared_workflow_bug:
+            return self._left.setdefault("", list(STANDARD_WORKFLOW))
         if request.program_id is None:
-            return [request.call_class or ""]
+            return []
         return self._left.setdefault(request.program_id, list(STANDARD_WORKFLOW))
 
     def _mean_s(self, stage: str, request: Request) -> float:
-        if stage in STAGE_TOKENS:
-            return mean(times[stage] for times in STAGE_S.values())
-        return mean(self.takes_s(request, place) for place in range(len(self._gpus)))
+        """Return the time of a stage, on average over the replicas."""
+        if stage not in self._means:
+            times = [self._stage_s(stage, request, place) for place in range(len(self._gpus))]
+            if stage not in STAGE_TOKENS:
+                return mean(times)
+            self._means[stage] = mean(times)
+        return self._means[stage]
 
 
 class _Balance:

@@ -95,6 +95,21 @@ def test_a_preempted_request_goes_to_the_front_of_the_queue(name: str) -> None:
     assert all(len(request.token_s) == 40 for request in requests)
 
 
+def test_what_a_preemption_costs_is_counted_until_the_next_token() -> None:
+    """Two prompts fill the cache; after five decodes the second gives way to the first.
+
+    That is at 6 s. The first has its 40th token at 40 s, and the second is computed again by 41.
+    """
+    engine = engine_with(make_system("vllm_v0"), blocks=20)
+    first, second = requests = [Request(str(i), 155, 40, 0.0) for i in range(2)]
+    for request in requests:
+        engine.submit(request, 0.0)
+    drain(engine)
+    assert first.token_s[-1] == 40.0
+    assert second.token_s[5:7] == [6.0, 41.0]
+    assert (first.lost_s, second.lost_s) == (0.0, 35.0)
+
+
 @st.composite
 def happenings(draw: st.DrawFn) -> list[tuple[str, int, int]]:
     kinds = st.sampled_from(["submit", "submit", "abort", "step", "step", "step"])
@@ -242,6 +257,7 @@ def test_a_swapped_request_goes_on_where_it_was() -> None:
     engine.submit(goes, 0.0)
     drain(engine)
     assert (stays.done, goes.done, goes.preemptions) == (True, True, 1)
+    assert goes.lost_s == 30.0 - 11.0  # from its tenth token until it is alone
     assert engine.counters.recomputed_tokens == 0
     assert engine.counters.computed_tokens == 2 * (100 + 30 - 1)
     assert len(goes.token_s) == 30
