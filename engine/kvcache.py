@@ -64,8 +64,8 @@ class BlockPool:
 
     def cost(self, request: Request, blocks: int) -> int:
         """Return by how many blocks `room` shrinks when a waiting request gets so many."""
-        if self.prefixes is None or not request.prefix:
-            return blocks
+        if self.prefixes is None or not request.prefix or request.swapped:
+            return blocks  # what was swapped out comes back whole
         node = self.prefixes.find(request.prefix)
         return blocks - shared_blocks(node, request) + self.prefixes.idle_to(node)
 

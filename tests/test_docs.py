@@ -22,8 +22,7 @@ from servescope.analysis.arrivals import PROCESSES
 from servescope.analysis.metrics import METRICS
 from servescope.analysis.profiles import PROFILES
 from servescope.cli.main import app
-from servescope.engine import SYSTEMS, gpus, models
-from servescope.engine.systems import make_system
+from servescope.engine import SYSTEMS
 from servescope.loadgen import endpoints, validity
 from servescope.loadgen.dispatch import DISPATCH, PRIORITY
 from servescope.loadgen.experiment import Experiment, WorkloadSpec

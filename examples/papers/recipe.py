@@ -36,7 +36,7 @@ def drawn(
 
 @dataclass(frozen=True)
 class Served:
-    """What became of a workload: seconds, a value a call (`gaps_s` one a token, `jct_s` a program)."""
+    """What became of a workload, in seconds a call; `gaps_s` are of tokens, `jct_s` of programs."""
 
     workload: Workload
     records: Sequence[Record]
