@@ -14,6 +14,7 @@ from servescope.cli import (
     capacity,
     compare,
     demo,
+    evaluate,
     experiment,
     replay,
     report,
@@ -65,6 +66,7 @@ app.command("analyze")(analyze.analyze)
 app.command("replay")(replay.replay)
 app.command("calibrate")(calibrate.calibrate)
 app.command("simulate")(simulate.simulate)
+app.command("evaluate")(evaluate.evaluate)
 app.command("serve")(serve.serve)
 app.command("sweep")(sweep.sweep)
 app.command("capacity")(capacity.capacity)

@@ -53,7 +53,13 @@ Params = Annotated[
     list[str] | None,
     typer.Option("--param", "-p", help="A parameter of the system, e.g. chunk_tokens=2048."),
 ]
-System = Annotated[str, typer.Option(help="Scheduling system of the embedded engine.")]
+System = Annotated[
+    str,
+    typer.Option(
+        help="Scheduling system of the embedded engine: a name, or a Python file as in policy.py or"
+        " policy.py:Name."
+    ),
+]
 Model = Annotated[str, typer.Option(help="Model shape that the engine emulates.")]
 Gpu = Annotated[
     str,
@@ -71,7 +77,8 @@ PrefixCache = Annotated[
         help="Keep what prompts begin with in the KV cache; else as the system does by itself.",
     ),
 ]
-TP = Annotated[int, typer.Option(min=1, help="GPUs that the model is spread over.")]
+TP = Annotated[int, typer.Option(min=1, help="GPUs that every layer is spread over.")]
+PP = Annotated[int, typer.Option(min=1, help="Stages of a pipeline, each on GPUs of its own.")]
 
 
 OPTION_OF = {
@@ -157,6 +164,14 @@ def slo(text: str | None) -> SLO | None:
     from servescope.analysis import SLO
 
     return SLO.parse(text) if text else None
+
+
+def label(system: str) -> str:
+    """Return what a run is called after its system: the name, or that of a file's class."""
+    from servescope.traces.plugin_file import PluginFile
+
+    file = PluginFile.of(system)
+    return file.label if file else system
 
 
 def params(given: list[str] | None) -> dict[str, str]:

@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 from servescope.cli import console
-from servescope.cli.options import TP, Gpu, Model, Params, System
+from servescope.cli.options import (
+    PP,
+    TP,
+    Gpu,
+    Model,
+    Params,
+    PrefixCache,
+    Replicas,
+    System,
+    checked,
+    gpus,
+)
 from servescope.cli.options import params as read_params
 
 
@@ -21,6 +32,14 @@ def serve(
     model: Model = "Llama-3.1-8B",
     gpu: Gpu = "H100",
     tp: TP = 1,
+    pp: PP = 1,
+    replicas: Replicas = None,
+    prefix_cache: PrefixCache = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="What goes wrong how often: reset:0.01, stall:0.02:3s, error-503:0.01."),
+    ] = None,
+    fault_seed: Annotated[int, typer.Option(help="Seed of which requests that befalls.")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8000,
     end_with_stdin: Annotated[
@@ -29,20 +48,41 @@ def serve(
 ) -> None:
     """Serve an emulated engine over HTTP as vLLM does: completions, chat, models, health, metrics.
 
-    Example:  servescope serve --system vllm_v0 --model Llama-3.1-8B --gpu H200 --port 8000
+    Example:  servescope serve --system sarathi --model llama-3.1-8b --gpu h100 --replicas 2
     """
-    from servescope.engine import emulate, http, make_system
+    from servescope.engine import http
+    from servescope.engine.faults import Fault, Faults
+    from servescope.loadgen.experiment import EngineSpec
+    from servescope.loadgen.simulate import cluster_of
 
-    engine = emulate(make_system(system, read_params(param)), model, gpu, tp)
+    faults = Faults(map(Fault.parse, fault or ()), fault_seed)
+    spec = checked(
+        EngineSpec,
+        system=system,
+        params=read_params(param),
+        model=model,
+        gpu=gpus(gpu),
+        tp=tp,
+        pp=pp,
+        replicas=replicas,
+        prefix_cache=prefix_cache,
+    )
+    cluster = cluster_of(spec)
 
     if end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
 
     def listening(url: str) -> None:
         print(f"{system} serves {model} at {url}", flush=True)
+        for each in faults.faults:
+            console.say(f"On purpose: {each.kind} of {each.share:.1%} of the requests.")
         console.say("Ctrl-C ends it.")
 
-    http.serve(engine, model, host, port, listening)
+    def died(error: Exception) -> None:
+        console.error(f"{system} failed, every request is answered with 500: {error}")
+
+    label = f"{system} {model} {gpu}"
+    http.serve(cluster, model, host, port, listening, label, faults, died)
 
 
 def _end_with_stdin() -> None:

@@ -10,6 +10,7 @@ import typer
 from servescope.cli import console
 from servescope.cli.conclude import conclude
 from servescope.cli.options import (
+    PP,
     TP,
     Gpu,
     Json,
@@ -26,6 +27,7 @@ from servescope.cli.options import (
     checked,
     from_file,
     gpus,
+    label,
     run_directory,
 )
 from servescope.cli.options import params as read_params
@@ -42,6 +44,7 @@ def simulate(
     model: Model = "Llama-3.1-8B",
     gpu: Gpu = "H100",
     tp: TP = 1,
+    pp: PP = 1,
     replicas: Replicas = None,
     prefix_cache: PrefixCache = None,
     name: Annotated[str | None, typer.Option(help="Name of the run in reports.")] = None,
@@ -49,6 +52,14 @@ def simulate(
     seed: Seed = 0,
     slo: Slo = None,
     warmup: Warmup = 0.0,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Assert the invariants of the engine at every event, and hide answer lengths from"
+            " the system.",
+        ),
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -64,7 +75,7 @@ def simulate(
     else:
         experiment = checked(
             Experiment,
-            name=name or system,
+            name=name or label(system),
             workload=workload.spec(),
             engine=checked(
                 EngineSpec,
@@ -73,6 +84,7 @@ def simulate(
                 model=model,
                 gpu=gpus(gpu),
                 tp=tp,
+                pp=pp,
                 replicas=replicas,
                 prefix_cache=prefix_cache,
             ),
@@ -82,12 +94,17 @@ def simulate(
         )
     read_slo(experiment.slo)
     with console.counting(f"Simulating {experiment.name}", quiet=quiet) as told:
-        run = virtual.simulate(experiment, run_directory(out, experiment.name), told)
+        run = virtual.simulate(experiment, run_directory(out, experiment.name), told, check=check)
     info = run.info
     took_s = info.client["simulation_s"]
     if info.duration_s and took_s and not quiet:
         console.say(
             f"{info.duration_s:,.1f} s of service in {took_s:.2f} s:"
             f" {info.duration_s / took_s:,.0f} times real time."
+        )
+    if check and not run.info.interrupted and not quiet:
+        console.say(
+            f"Checked at {info.client['checked_events']:,} events: no call was lost or came twice,"
+            " every block and every token computed is accounted for."
         )
     conclude(run, as_json, quiet=quiet)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from servescope.cli.options import checked, gpus, pairs, params
+from servescope.cli.options import checked, gpus, label, pairs, params
 
 if TYPE_CHECKING:
     from servescope.cli.workload_options import Asked
@@ -36,7 +36,8 @@ Headers = Annotated[
 Emulated = Annotated[
     str | None,
     typer.Option(
-        help="Take this scheduling system of the embedded engine, in virtual time.",
+        help="Take this scheduling system of the embedded engine, in virtual time: a name, or a"
+        " Python file as in policy.py or policy.py:Name.",
         rich_help_panel=ENGINE,
     ),
 ]
@@ -72,7 +73,7 @@ def system_of(
         engine = checked(
             EngineSpec, system=system, params=params(param), gpu=gpus(gpu), tp=tp, **shape
         )
-        return checked(SystemSpec, name=name or system, engine=engine)
+        return checked(SystemSpec, name=name or label(system), engine=engine)
     endpoint = checked(
         EndpointSpec,
         base_url=base_url,

@@ -3,7 +3,17 @@
 The HTTP server is `servescope.engine.http`: importing this package does not load it.
 """
 
-from servescope.engine.catalog import Gpu, Model, find_gpu, find_model, gpus, models
+from servescope.engine.catalog import (
+    Gpu,
+    Model,
+    Overhead,
+    find_gpu,
+    find_model,
+    find_overhead,
+    gpus,
+    models,
+    overheads,
+)
 from servescope.engine.cluster import Cluster, Replica, deploy
 from servescope.engine.decoding import Decoding
 from servescope.engine.engine import (
@@ -11,9 +21,11 @@ from servescope.engine.engine import (
     Counters,
     Deadlock,
     Engine,
+    PolicyFailed,
     Refused,
     Step,
     Tokens,
+    Violation,
     emulate,
 )
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks
@@ -37,9 +49,11 @@ from servescope.engine.policy import (
 )
 from servescope.engine.prefixes import Prefixes, Segment
 from servescope.engine.request import Request, Status
-from servescope.engine.step_time import Load, Overhead, StepTime
+from servescope.engine.step_time import Load, StepTime
 from servescope.engine.systems import SYSTEMS, installed_systems, make_system
+from servescope.engine.veil import Veil
 from servescope.engine.virtual import Source, run
+from servescope.engine.watch import Watch
 
 __all__ = [
     "BLOCK_TOKENS",
@@ -65,6 +79,7 @@ __all__ = [
     "Partition",
     "Parts",
     "Pin",
+    "PolicyFailed",
     "Prefixes",
     "Refused",
     "Replica",
@@ -79,17 +94,22 @@ __all__ = [
     "StepTime",
     "System",
     "Tokens",
+    "Veil",
     "View",
+    "Violation",
+    "Watch",
     "blocks_for",
     "deploy",
     "emulate",
     "find_gpu",
     "find_model",
+    "find_overhead",
     "gpus",
     "installed_systems",
     "kv_blocks",
     "make_system",
     "models",
+    "overheads",
     "parts_of",
     "run",
 ]

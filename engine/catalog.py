@@ -1,4 +1,4 @@
-"""The models and GPUs that are known by name, from `data/models.toml` and `data/gpus.toml`."""
+"""The models, GPUs and overheads that are known by name, from the files of `data/`."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -104,6 +104,25 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     send: Link
 
 
+class Overhead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an engine's own software takes (s); `data/overheads.toml` explains and sources it.
+
+    An `asynchronous` engine plans and launches a step while the one before runs, as
+    `servescope.engine.host` says; what a launch takes counts only there.
+    """
+
+    step_s: float
+    sequence_s: float = 0.0
+    asynchronous: bool = False
+    frontend_s: float = 0.0
+    graph_launch_s: float = 0.0
+    eager_launch_s: float = 0.0
+    graph_tokens: int = 512
+
+
+PLAIN = "plain"  # the overhead where nothing is said
+
+
 @cache
 def models() -> dict[str, Model]:
     """Return the known models by name."""
@@ -117,6 +136,12 @@ def gpus() -> dict[str, Gpu]:
     return msgspec.toml.decode(_data("gpus.toml"), type=dict[str, Gpu], strict=False)
 
 
+@cache
+def overheads() -> dict[str, Overhead]:
+    """Return the known overheads by name."""
+    return msgspec.toml.decode(_data("overheads.toml"), type=dict[str, Overhead])
+
+
 def find_model(name: str) -> Model:
     """Return the model of that name, or say which names are near."""
     return models()[known(name, models(), "a model")]
@@ -125,6 +150,11 @@ def find_model(name: str) -> Model:
 def find_gpu(name: str) -> Gpu:
     """Return the GPU of that name, or say which names are near."""
     return gpus()[known(name, gpus(), "a GPU")]
+
+
+def find_overhead(name: str) -> Overhead:
+    """Return the overhead of that name, or say which names are near."""
+    return overheads()[known(name, overheads(), "an overhead")]
 
 
 def known(name: str, names: Iterable[str], kind: str) -> str:

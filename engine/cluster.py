@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
-from servescope.engine.catalog import find_gpu, find_model
+from servescope.engine.catalog import PLAIN, find_gpu, find_model, find_overhead
 from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused, Step
+from servescope.engine.host import Host
 from servescope.engine.kvcache import BlockPool, blocks_for, kv_blocks
 from servescope.engine.policy import Migrate, Parts, Scale, System, View, parts_of
 from servescope.engine.prefixes import Prefixes
@@ -107,6 +108,11 @@ class Cluster:
     def of(cls, engine: Engine) -> Cluster:
         """Return a cluster of one engine, which needs no more than its scheduler."""
         return cls(Parts(engine.system), [engine])
+
+    @property
+    def now(self) -> float:
+        """The last moment that it was told (s)."""
+        return self._now
 
     @property
     def all(self) -> Sequence[Replica]:
@@ -231,9 +237,10 @@ class Cluster:
         for replica in self.replicas:
             replica.engine.check()
         here = [id for replica in self.replicas for id in replica.engine._requests]
-        assert len(here) == len(set(here))
+        assert len(here) == len(set(here)), "a request is at one replica"
         reserved = sum(replica.engine._reserved for replica in self.replicas)
-        assert reserved == sum(migration.blocks for migration in self._moving.values())
+        expected = sum(migration.blocks for migration in self._moving.values())
+        assert reserved == expected, "what is reserved is for a request that is to come"
 
     def _pick(self, request: Request, replicas: Sequence[Replica], now: float) -> int:
         dispatch = self.parts.dispatch
@@ -397,12 +404,15 @@ def deploy(
     tp: int = 1,
     context_tokens: int | None = None,
     prefix_cache: bool | None = None,
+    pp: int = 1,
+    overhead: str = PLAIN,
 ) -> Cluster:
-    """Return replicas of a model, one a name in `gpus`, each on `tp` such GPUs, under a system.
+    """Return replicas of a model, one a name in `gpus`, under a system.
 
-    `prefix_cache` overrides what the system does by itself.
+    Each is on `tp` x `pp` such GPUs. `prefix_cache` overrides what the system does by itself.
+    Lanes of one GPU have no asynchronous host, whatever the overhead says.
     """
-    shape = find_model(model)
+    shape, software = find_model(model), find_overhead(overhead)
     parts = parts_of(system, len(gpus))
     cached = parts.prefix_cache if prefix_cache is None else prefix_cache
 
@@ -410,12 +420,13 @@ def deploy(
         card = find_gpu(gpu)
         return Engine(
             parts.schedule,
-            StepTime(shape, card, tp),
-            BlockPool(kv_blocks(shape, card, tp), Prefixes() if cached else None),
+            StepTime(shape, card, tp, software, pp),
+            BlockPool(kv_blocks(shape, card, tp, pp=pp), Prefixes() if cached else None),
             context_tokens or shape.context_tokens,
             retain=parts.retain,
             partition=parts.partition,
             number=number,
+            host=Host(software) if software.asynchronous and not parts.partition else None,
         )
 
     copied = shape.kv_bytes_per_token(tp) / LINK_BANDWIDTH

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from servescope.engine.catalog import find_gpu, find_model
+from servescope.engine.catalog import PLAIN, find_gpu, find_model, find_overhead
 from servescope.engine.decoding import Decoding
+from servescope.engine.host import Host
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks, shared_blocks
 from servescope.engine.policy import (
     WHOLE,
@@ -45,6 +46,16 @@ class Deadlock(ServescopeError):
 
 class BadPlan(ServescopeError):
     """A policy planned what cannot be done."""
+
+
+class PolicyFailed(ServescopeError):
+    """A policy raised an error of its own."""
+
+
+class Violation(ServescopeError):
+    """What must always hold did not: a policy reached past its plan, or the engine is wrong."""
+
+    exit_code = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +92,8 @@ class Counters:
     generation_tokens: int = 0
     computed_tokens: int = 0
     recomputed_tokens: int = 0  # computed, lost to a preemption, to be computed again
+    queried_tokens: int = 0  # prompt tokens that were looked up in the prefix cache
+    found_tokens: int = 0  # of these, tokens that were there
     preemptions: int = 0
     finished: int = 0
     aborted: int = 0
@@ -102,6 +115,7 @@ class Engine:
         retain: Retention | None = None,
         partition: Partition | None = None,
         number: int = 0,
+        host: Host | None = None,
     ) -> None:
         self.system = system
         self.step_time = step_time
@@ -110,6 +124,7 @@ class Engine:
         self.retain = retain
         self.partition = partition
         self.number = number
+        self.host = host
         self.counters = Counters()
         self.lanes = (WHOLE,) if partition is None else tuple(partition.lanes)
         self.pinned: dict[str, Pin] = {}
@@ -128,7 +143,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """How many requests are in the queue."""
-        return len(self._waiting)
+        return len(self._waiting) if self.host is None else len(self._waiting) + len(self.host)
 
     @property
     def running(self) -> int:
@@ -148,7 +163,7 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do and nothing on its way."""
-        return not (self._waiting or self.running or self._handed or self._reserved)
+        return not (self.waiting or self.running or self._handed or self._reserved)
 
     @property
     def busy(self) -> bool:
@@ -198,7 +213,10 @@ class Engine:
         self.require_fit(request)
         self._cut(now)
         self._requests[request.id] = request
-        self._waiting.append(request)
+        if self.host is None:
+            self._waiting.append(request)
+        else:
+            self.host.arrive(request, now)
 
     def begin(self, now: float, until: float = math.inf, lane: str = WHOLE) -> Step | None:
         """Start a lane's next step at `now`, or decodes alone up to the first end at `until`.
@@ -208,6 +226,10 @@ class Engine:
         if lane in self._steps:
             raise RuntimeError("the step before is not finished")
         self._advance(now)
+        if self.host is not None:
+            busy = bool(self._waiting or self._prefilling or self._decoding)
+            now = self.host.wake(now, busy)
+            self._waiting.extend(self.host.seen())
         if not (self._waiting or self._prefilling or self._decoding):
             return None
         batch = self._plan(lane)
@@ -219,6 +241,8 @@ class Engine:
 
         pool, decoding = self.pool, self._decoding
         tokens = sequences = kv_tokens = 0
+        if self._steps or len(batch.prefill) > 1:
+            self._require_apart(batch, lane)
         if batch.decode and decoding:
             tokens = sequences = len(decoding)
             kv_tokens = decoding.kv_tokens
@@ -247,7 +271,10 @@ class Engine:
                 "Its limits cannot admit what is submitted: raise them.",
             )
         load = Load(tokens, sequences, kv_tokens, pairs, swapped)
-        if self.partition is None:
+        if self.host is not None:
+            ends = [self._hosted_end(self.host, now, load, batch)]
+            until = now if len(self.host) else until  # who came is planned for after one more step
+        elif self.partition is None:
             ends = [now + self.step_time(load)]
         else:
             ends = [now + self.step_time(load, self._share_of(lane))]
@@ -273,6 +300,8 @@ class Engine:
             raise RuntimeError("this step is not on its way")
         self._over(step, len(step.ends))
         self._now = now = step.ends_s
+        if self.host is not None:
+            self.host.ended(step.ends)
         counters, decoding = self.counters, self._decoding
         finished = decoding.finished()
         for request in finished:
@@ -310,7 +339,9 @@ class Engine:
         if request is None:
             return False
         self._cut(self._now if now is None else now)
-        if request.status is Status.WAITING:
+        if self.host is not None and self.host.forget(request):
+            pass  # it had not come to the queue
+        elif request.status is Status.WAITING:
             self._waiting.remove(request)
         elif request in self._receiving:
             del self._receiving[request]
@@ -397,30 +428,46 @@ class Engine:
         """Assert what must hold between any two calls."""
         pool, prefixes = self.pool, self.pool.prefixes
         running = [*self._prefilling, *self._decoding, *self._receiving]
-        everyone = [*self._waiting, *running]
-        assert len({each.id for each in everyone}) == len(everyone) == len(self._requests)
-        assert 0 <= pool.free <= pool.total
+        everyone = [*(self.host or ()), *self._waiting, *running]
+        once = len({each.id for each in everyone}) == len(everyone) == len(self._requests)
+        assert once, "a request waits or runs, at one place"
+        assert 0 <= pool.free <= pool.total, "no more blocks are free than there are, and no fewer"
         private = sum(each.blocks - each._shared for each in everyone)
         elsewhere = sum(self._handed.values()) + self._reserved
         cached = prefixes.blocks if prefixes else 0
-        assert pool.free + private + elsewhere + cached == pool.total
-        assert all(each.status is Status.WAITING and each.blocks == 0 for each in self._waiting)
-        assert all(each.status is Status.RUNNING for each in running)
+        every_block = pool.free + private + elsewhere + cached == pool.total
+        assert every_block, "every block is free, held by one request, or cached"
+        for each in self._waiting:
+            waits = each.status is Status.WAITING and each.blocks == 0
+            assert waits, "who waits holds no blocks"
+        assert all(each.status is Status.RUNNING for each in running), "who runs does not wait"
         for each in everyone:
             generated = each.generated
-            assert each.computed + each.remaining == each.input_tokens + generated
-            assert each.swapped or each.computed <= each.blocks * BLOCK_TOKENS
-            assert generated == len(each.token_s) < each._output_tokens
-        assert self._decoding.kv_tokens == sum(each.computed for each in self._decoding)
+            known = each.computed + each.remaining == each.input_tokens + generated
+            assert known, "a request has computed its text, or has it to compute"
+            held = each.swapped or each.computed <= each.blocks * BLOCK_TOKENS
+            assert held, "what a request has computed is in its blocks"
+            timed = generated == len(each.token_s)
+            assert timed, "every token that is out came at a time"
+            assert generated < each._output_tokens, "who has its last token is gone"
+        read = self._decoding.kv_tokens == sum(each.computed for each in self._decoding)
+        assert read, "a decode reads all that its requests have computed"
         if prefixes:
             prefixes.check()
-            assert all(node.holders for node in self._pins.values())
-        assert self._pins.keys() == self.pinned.keys()
+            pinned = all(node.holders for node in self._pins.values())
+            assert pinned, "what is pinned is held"
+        assert self._pins.keys() == self.pinned.keys(), "every pin holds something"
         # Every token computed belongs to somebody: here, gone, or lost to a preemption.
-        held = sum(each.computed - each.cached_tokens for each in everyone)
+        here = sum(each.computed - each.cached_tokens for each in everyone)
         counters = self.counters
-        kept = held + self._kept_tokens + counters.recomputed_tokens
-        assert counters.computed_tokens == kept
+        kept = here + self._kept_tokens + counters.recomputed_tokens
+        assert counters.computed_tokens == kept, "every token computed belongs to somebody"
+
+    def _hosted_end(self, host: Host, now: float, load: Load, batch: Batch) -> float:
+        """Return when a step's tokens are in, by the host's clock."""
+        left = sum(request.remaining for request in self._prefilling)
+        left -= sum(piece for _, piece in batch.prefill)
+        return host.end(now, load, self.step_time(load), left, load.sequences)
 
     def _run_on(self, ends: list[float], load: Load, steps: int, until: float) -> None:
         """Go on with steps that decode alone, as far as nothing can come between."""
@@ -468,6 +515,18 @@ class Engine:
             if number + 1 < len(ends):
                 self.pool.take(decoding.begin())
         step.over = max(steps, step.over)
+
+    def _require_apart(self, batch: Batch, lane: str) -> None:
+        """Raise BadPlan when the same would be computed twice at a time, here or in two lanes."""
+        computed: set[Request] = set()
+        for step in self._steps.values():
+            if batch.decode and step.load.kv_tokens and self._decoding:
+                raise self._bad(f"decodes in lane {lane!r} while {step.lane!r} computes them")
+            computed.update(request for request, _ in step.prefill)
+        for request, _ in batch.prefill:
+            if request in computed:
+                raise self._bad(f"two pieces of {request.id!r} at a time")
+            computed.add(request)
 
     def _take_out(self, request: Request) -> None:
         """Take a request out of the queue, with what the prefix cache holds of its prompt."""
@@ -519,6 +578,9 @@ class Engine:
         if request.first_scheduled_s is None:
             request.first_scheduled_s = now
             request.found_tokens = request.cached_tokens
+            if self.pool.prefixes is not None:
+                self.counters.queried_tokens += request.input_tokens
+                self.counters.found_tokens += request.found_tokens
         return brought
 
     def _preempt(self, request: Request, swap: bool) -> None:
@@ -611,7 +673,7 @@ class Engine:
             self._unpin(expired)
         batch = self.system.plan(view)
         while self.pinned and (batch.preempt or (self._waiting and not batch.admit)):
-            pressed = self.retain.pressed(view)
+            pressed = self.retain.pressed(view, batch)
             if pressed is None:
                 break
             self._unpin(pressed)
@@ -653,15 +715,17 @@ def emulate(
     tp: int = 1,
     context_tokens: int | None = None,
     pp: int = 1,
+    overhead: str = PLAIN,
 ) -> Engine:
-    """Return an engine for a model on `tp` x `pp` GPUs, both by name.
+    """Return an engine for a model on `tp` x `pp` GPUs, with an overhead, all by name.
 
     `context_tokens` lowers or raises the model's own context length.
     """
-    shape, card = find_model(model), find_gpu(gpu)
+    shape, card, host = find_model(model), find_gpu(gpu), find_overhead(overhead)
     return Engine(
         parts_of(system).schedule,
-        StepTime(shape, card, tp, pp=pp),
+        StepTime(shape, card, tp, host, pp),
         BlockPool(kv_blocks(shape, card, tp, pp=pp)),
         context_tokens or shape.context_tokens,
+        host=Host(host) if host.asynchronous else None,
     )

@@ -8,15 +8,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from servescope.engine import openai
+from servescope.engine.cluster import Cluster
 from servescope.engine.engine import Engine, Refused
+from servescope.engine.faults import Fault, Faults
 from servescope.engine.metrics import exposition
-from servescope.engine.realtime import Realtime, Stream
+from servescope.engine.realtime import EngineDead, Realtime, Stream
 from servescope.engine.request import Request
 from servescope.traces.errors import InputError
 
@@ -25,12 +26,12 @@ COMPLETION_TOKENS = 16  # what vLLM generates when a completion does not say
 CHAT_TOKENS = 256  # ASSUMED: vLLM goes on until the model stops, and this one never does
 SHUTDOWN_S = 1.0  # for streams on their way when the server is told to stop
 
-ENGINE_TASK = web.AppKey("engine_task", asyncio.Task[None])
-
 
 def failure(status: HTTPStatus, message: str, param: str | None = None) -> web.Response:
     """Return an error in vLLM's JSON shape."""
-    kind = {400: "BadRequestError", 404: "NotFoundError"}.get(status, status.phrase)
+    kind = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError"}.get(
+        status, status.phrase
+    )
     error = {"message": message, "type": kind, "param": param, "code": status.value}
     return json_response({"error": error}, status)
 
@@ -42,17 +43,19 @@ def json_response(value: object, status: int = 200) -> web.Response:
 
 
 class Server:
-    """The handlers, around one realtime engine that serves one model by name."""
+    """The handlers, around one realtime cluster that serves one model by name."""
 
-    def __init__(self, realtime: Realtime, model: str) -> None:
+    def __init__(self, realtime: Realtime, model: str, faults: Faults) -> None:
         self.realtime = realtime
         self.model = model
+        self.faults = faults
+        self.cached = any(each.engine.pool.prefixes is not None for each in realtime.cluster.all)
         self._completion = msgspec.json.Decoder(openai.CompletionAsk)
         self._chat = msgspec.json.Decoder(openai.ChatAsk)
 
     async def health(self, _: web.Request) -> web.Response:
-        """`GET /health`."""
-        return web.Response()
+        """`GET /health`: 503 once the engine is dead."""
+        return web.Response(status=200 if self.realtime.error is None else 503)
 
     async def models(self, _: web.Request) -> web.Response:
         """`GET /v1/models`."""
@@ -60,7 +63,7 @@ class Server:
             "id": self.model,
             "object": "model",
             "created": int(time.time()),
-            "owned_by": "servescope",
+            "owned_by": "servescope (emulated: there is no model)",
             "root": self.model,
             "parent": None,
             "max_model_len": self.realtime.engine.context_tokens,
@@ -70,16 +73,20 @@ class Server:
     async def metrics(self, _: web.Request) -> web.Response:
         """`GET /metrics`."""
         clock = self.realtime
-        text = exposition(clock.engine, clock.waiting, clock.latencies, clock.behind, self.model)
+        engines = [replica.engine for replica in clock.cluster.replicas]
+        text = exposition(
+            engines, clock.inbox, clock.latencies, clock.behind, self.model, self.faults.counts
+        )
         return web.Response(text=text)
 
     async def completions(self, http: web.Request) -> web.StreamResponse:
         """`POST /v1/completions`."""
         try:
             ask = self._completion.decode(await http.read())
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            tokens = openai.prompt_tokens(ask.prompt)
+        except (msgspec.MsgspecError, UnicodeDecodeError, InputError) as error:
             return failure(HTTPStatus.BAD_REQUEST, str(error))
-        return await self._answer(http, ask, openai.prompt_tokens(ask.prompt), chat=False)
+        return await self._answer(http, ask, tokens, chat=False)
 
     async def chat_completions(self, http: web.Request) -> web.StreamResponse:
         """`POST /v1/chat/completions`."""
@@ -90,7 +97,7 @@ class Server:
         return await self._answer(http, ask, openai.chat_tokens(ask.messages), chat=True)
 
     async def _answer(
-        self, http: web.Request, ask: openai.Ask, input_tokens: int, chat: bool
+        self, http: web.Request, ask: openai.Ask, tokens: openai.Tokens, chat: bool
     ) -> web.StreamResponse:
         if ask.model not in (None, self.model):
             message = f"The model `{ask.model}` does not exist."
@@ -102,33 +109,65 @@ class Server:
             output_tokens = ask.max_tokens
         if output_tokens is None:
             output_tokens = CHAT_TOKENS if chat else COMPLETION_TOKENS
+        if ask.min_tokens > output_tokens:
+            message = f"min_tokens must be less than or equal to max_tokens={output_tokens}, got"
+            return failure(HTTPStatus.BAD_REQUEST, f"{message} {ask.min_tokens}.", "min_tokens")
+        try:
+            deadline_s = float(http.headers["X-Deadline"]) if "X-Deadline" in http.headers else None
+        except ValueError:
+            return failure(HTTPStatus.BAD_REQUEST, "X-Deadline is no number of seconds.")
+        fault = self.faults.draw()
+        if fault is not None and fault.kind == "error":
+            return failure(HTTPStatus(fault.status), "A fault on purpose.")
+        now = self.realtime.now()
         given_id = ask.request_id or http.headers.get("X-Request-Id") or uuid.uuid4().hex
         request = Request(
             f"{'chatcmpl' if chat else 'cmpl'}-{given_id}",
-            input_tokens,
+            len(tokens),
             output_tokens,
-            self.realtime.now(),
-            ask.program_id,
+            now,
+            ask.program_id or ask.job_id or http.headers.get("X-Program-Id"),
             ask.priority,
+            openai.pieces(tokens) if self.cached else (),
+            last=ask.is_last_step,
+            call_class=http.headers.get("X-Step"),
+            tool=ask.this_func_call,
+            deadline_s=None if deadline_s is None else now + deadline_s,
         )
         try:
             stream = self.realtime.submit(request)
         except Refused as error:
             return failure(HTTPStatus.BAD_REQUEST, str(error))
+        except EngineDead as error:
+            return failure(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
         try:
             if not ask.stream:
-                return await self._whole(stream, output_tokens, chat)
+                return await self._whole(http, stream, output_tokens, chat, fault)
             include_usage = ask.stream_options is not None and ask.stream_options.include_usage
-            frames = openai.Frames(request, output_tokens, self.model, chat, include_usage)
-            return await self._streamed(http, stream, frames)
+            frames = openai.Frames(
+                request, output_tokens, self.model, chat, include_usage, self.cached
+            )
+            return await self._streamed(http, stream, frames, fault)
         finally:  # whoever went away holds no blocks
             if not request.done:
                 self.realtime.abort(request.id)
 
-    async def _whole(self, stream: Stream, output_tokens: int, chat: bool) -> web.Response:
+    async def _whole(
+        self,
+        http: web.Request,
+        stream: Stream,
+        output_tokens: int,
+        chat: bool,
+        fault: Fault | None,
+    ) -> web.StreamResponse:
         request = stream.request
-        while not request.done:
-            await stream.take()
+        try:
+            while not request.done:
+                await stream.take()
+        except EngineDead as error:
+            return failure(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+        if fault is not None:
+            await self._go_wrong(http, fault)
         choice = openai.chat_choice if chat else openai.completion_choice
         answer = openai.Answer(
             request.id,
@@ -136,12 +175,12 @@ class Server:
             int(time.time()),
             self.model,
             [choice(openai.TOKEN * output_tokens, "length")],
-            openai.usage_of(request, output_tokens),
+            openai.usage_of(request, output_tokens, cached=self.cached),
         )
         return json_response(answer)
 
     async def _streamed(
-        self, http: web.Request, stream: Stream, frames: openai.Frames
+        self, http: web.Request, stream: Stream, frames: openai.Frames, fault: Fault | None
     ) -> web.StreamResponse:
         response = web.StreamResponse(
             headers={
@@ -152,12 +191,28 @@ class Server:
         sent = 0
         with suppress(ConnectionResetError):
             await response.prepare(http)
-            while sent < frames.output_tokens:
-                fresh = await stream.take()
-                await response.write(frames.next(fresh, sent))
-                sent += fresh
+            try:
+                while sent < frames.output_tokens:
+                    fresh = await stream.take()
+                    await response.write(frames.next(fresh, sent))
+                    sent += fresh
+                    if fault is not None and 2 * sent >= frames.output_tokens:
+                        await self._go_wrong(http, fault)
+                        fault = None
+            except EngineDead as error:  # as vLLM ends a stream that has begun
+                said = failure(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)).body
+                assert isinstance(said, bytes)
+                await response.write(b"data: " + said + b"\n\n" + openai.DONE)
             await response.write_eof()
         return response
+
+    async def _go_wrong(self, http: web.Request, fault: Fault) -> None:
+        """Stall, or drop the connection."""
+        if fault.kind == "stall":
+            await asyncio.sleep(fault.stall_s)
+        elif http.transport is not None:
+            http.transport.abort()
+            raise ConnectionResetError
 
 
 @web.middleware
@@ -171,12 +226,23 @@ async def errors_as_json(
         return failure(HTTPStatus(error.status), error.reason)
 
 
-def make_app(engine: Engine, model: str) -> web.Application:
-    """Return the application, which runs the engine as long as it runs itself."""
-    realtime = Realtime(engine)
-    server = Server(realtime, model)
+def make_app(
+    served: Engine | Cluster,
+    model: str,
+    label: str = "",
+    faults: Faults | None = None,
+    on_death: Callable[[Exception], None] = lambda error: None,
+) -> web.Application:
+    """Return the application, which runs the engines as long as it runs itself.
+
+    Every response says in a header that it is an emulation, and of what: `label`. A system that
+    fails is told to `on_death`; from then on every request is answered with 500.
+    """
+    realtime = Realtime(served)
+    server = Server(realtime, model, faults or Faults())
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_as_json])
-    app.cleanup_ctx.append(partial(_running, realtime))
+    app.on_response_prepare.append(partial(_say_emulated, label or model))
+    app.cleanup_ctx.append(partial(_running, realtime, on_death))
     app.router.add_get("/health", server.health)
     app.router.add_get("/v1/models", server.models)
     app.router.add_get("/metrics", server.metrics)
@@ -185,23 +251,37 @@ def make_app(engine: Engine, model: str) -> web.Application:
     return app
 
 
-async def _running(realtime: Realtime, app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(realtime.run())
-    app[ENGINE_TASK] = task
+async def _say_emulated(label: str, _: web.Request, response: web.StreamResponse) -> None:
+    response.headers["X-Servescope-Emulated"] = label
+
+
+async def _running(
+    realtime: Realtime, on_death: Callable[[Exception], None], _: web.Application
+) -> AsyncIterator[None]:
+    async def run() -> None:
+        try:
+            await realtime.run()
+        except Exception as error:  # whatever a stranger's policy raises
+            on_death(error)
+
+    task = asyncio.create_task(run())
     yield
     task.cancel()
     await asyncio.wait([task])
 
 
 async def listen(
-    engine: Engine,
+    served: Engine | Cluster,
     model: str,
     host: str = "127.0.0.1",
     port: int = 8000,
     on_listening: Callable[[str], None] = lambda url: None,
+    label: str = "",
+    faults: Faults | None = None,
+    on_death: Callable[[Exception], None] = lambda error: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; port 0 takes any free one, `on_listening` hears the URL."""
-    app = make_app(engine, model)
+    app = make_app(served, model, label, faults, on_death)
     # Without handler_cancellation a client that goes away would keep its blocks to the end.
     runner = web.AppRunner(
         app, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S
@@ -220,30 +300,28 @@ async def listen(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stopped.set)
         on_listening(f"http://{host}:{runner.addresses[0][1]}")
-        stop = asyncio.create_task(stopped.wait())
-        engine_task = app[ENGINE_TASK]
-        ends: set[asyncio.Future[Any]] = {stop, engine_task}
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
+        await stopped.wait()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-        if engine_task.done():
-            engine_task.result()  # the engine never ends by itself: this raises why it did
     finally:
         await runner.cleanup()
 
 
 def serve(
-    engine: Engine,
+    served: Engine | Cluster,
     model: str,
     host: str = "127.0.0.1",
     port: int = 8000,
     on_listening: Callable[[str], None] = lambda url: None,
+    label: str = "",
+    faults: Faults | None = None,
+    on_death: Callable[[Exception], None] = lambda error: None,
 ) -> None:
     """Run `listen` on the fastest event loop there is."""
+    listening = listen(served, model, host, port, on_listening, label, faults, on_death)
     try:
         import uvloop
     except ImportError:  # there is none for Windows
-        asyncio.run(listen(engine, model, host, port, on_listening))
+        asyncio.run(listening)
     else:
-        uvloop.run(listen(engine, model, host, port, on_listening))
+        uvloop.run(listening)

@@ -1,9 +1,10 @@
 """The server's metrics in Prometheus' text format, under the names vLLM gives them."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from servescope.engine.engine import Engine
+from servescope.engine.kvcache import BLOCK_TOKENS
 from servescope.engine.request import Request
 
 # Upper bounds in seconds, those of vLLM's histograms.
@@ -61,6 +62,9 @@ class Latencies:
         self.per_output_token = Histogram(INTER_TOKEN_S)
         self.end_to_end = Histogram(REQUEST_S)
         self.queue = Histogram(REQUEST_S)
+        self.prefill = Histogram(REQUEST_S)
+        self.decode = Histogram(REQUEST_S)
+        self.inference = Histogram(REQUEST_S)
 
     def observe(self, emitted: Iterable[Request]) -> None:
         """Take in one step's requests, right after the step."""
@@ -72,52 +76,83 @@ class Latencies:
                 self.inter_token.observe(request.gap_s)
             if request.done:
                 times = request.token_s
+                begun_s = request.first_scheduled_s or 0.0
                 self.end_to_end.observe(times[-1] - request.arrival_s)
+                self.prefill.observe(times[0] - begun_s)
+                self.decode.observe(times[-1] - times[0])
+                self.inference.observe(times[-1] - begun_s)
                 if len(times) > 1:
                     mean = (times[-1] - times[0]) / (len(times) - 1)
                     self.per_output_token.observe(mean)
 
 
 def exposition(
-    engine: Engine, waiting: int, latencies: Latencies, behind: Histogram, model: str
+    engines: Sequence[Engine],
+    inbox: int,
+    latencies: Latencies,
+    behind: Histogram,
+    model: str,
+    faults: Mapping[str, int] | None = None,
 ) -> str:
-    """Return the text that `GET /metrics` answers.
+    """Return the text that `GET /metrics` answers, a row an engine; latencies are those of all.
 
-    `waiting` counts the queue and who has arrived since the step on its way began.
+    `inbox` counts who has arrived since the step on its way began: the first engine's, until it is
+    known whose they are.
     """
+    model = model.replace("\\", "\\\\").replace('"', '\\"')
+    lines: list[str] = []
+    for name, kind, told in _OF_ENGINES:
+        lines.append(f"# TYPE {name} {kind}")
+        for engine in engines:
+            waiting = inbox if name == WAITING and engine is engines[0] else 0
+            labels = f'engine="{engine.number}",model_name="{model}"'
+            lines.append(f"{name}{{{labels}}} {told(engine) + waiting}")
+    name = "vllm:request_success_total"
+    lines.append(f"# TYPE {name} counter")
+    for engine in engines:
+        counters, labels = engine.counters, f'engine="{engine.number}",model_name="{model}"'
+        for reason, value in (("length", counters.finished), ("abort", counters.aborted)):
+            lines.append(f'{name}{{{labels},finished_reason="{reason}"}} {value}')
+    name = "vllm:cache_config_info"
+    lines.append(f"# TYPE {name} gauge")
+    for engine in engines:
+        labels = f'engine="{engine.number}",model_name="{model}",block_size="{BLOCK_TOKENS}"'
+        prefixes = "True" if engine.pool.prefixes is not None else "False"
+        labels += f',enable_prefix_caching="{prefixes}",num_gpu_blocks="{engine.pool.total}"'
+        lines.append(f"{name}{{{labels}}} 1")
     labels = f'engine="0",model_name="{model}"'
-    counters = engine.counters
-    gauges = (
-        ("vllm:num_requests_running", engine.running),
-        ("vllm:num_requests_waiting", waiting),
-        ("vllm:kv_cache_usage_perc", engine.pool.usage),
-        ("servescope_engine_behind_max_seconds", behind.max),
-    )
-    totals = (
-        ("vllm:num_preemptions_total", counters.preemptions),
-        ("vllm:prompt_tokens_total", counters.prompt_tokens),
-        ("vllm:generation_tokens_total", counters.generation_tokens),
-    )
-    histograms = (
+    lines += ("# TYPE servescope_engine_behind_max_seconds gauge",
+              f"servescope_engine_behind_max_seconds{{{labels}}} {behind.max}")  # fmt: skip
+    if faults:
+        lines.append("# TYPE servescope_faults_total counter")
+        for kind, count in sorted(faults.items()):
+            lines.append(f'servescope_faults_total{{{labels},kind="{kind}"}} {count}')
+    for name, histogram in (
         ("vllm:time_to_first_token_seconds", latencies.first_token),
         ("vllm:inter_token_latency_seconds", latencies.inter_token),
         ("vllm:request_time_per_output_token_seconds", latencies.per_output_token),
         ("vllm:e2e_request_latency_seconds", latencies.end_to_end),
         ("vllm:request_queue_time_seconds", latencies.queue),
+        ("vllm:request_prefill_time_seconds", latencies.prefill),
+        ("vllm:request_decode_time_seconds", latencies.decode),
+        ("vllm:request_inference_time_seconds", latencies.inference),
         ("servescope_engine_behind_seconds", behind),
-    )
-    lines: list[str] = []
-    for name, value in gauges:
-        lines += (f"# TYPE {name} gauge", f"{name}{{{labels}}} {value}")
-    for name, value in totals:
-        lines += (f"# TYPE {name} counter", f"{name}{{{labels}}} {value}")
-    name = "vllm:request_success_total"
-    lines.append(f"# TYPE {name} counter")
-    for reason, value in (("length", counters.finished), ("abort", counters.aborted)):
-        lines.append(f'{name}{{{labels},finished_reason="{reason}"}} {value}')
-    for name, histogram in histograms:
+    ):
         lines += _histogram_lines(name, histogram, labels)
     return "\n".join(lines) + "\n"
+
+
+WAITING = "vllm:num_requests_waiting"
+_OF_ENGINES: tuple[tuple[str, str, Callable[[Engine], float]], ...] = (
+    ("vllm:num_requests_running", "gauge", lambda engine: engine.running),
+    (WAITING, "gauge", lambda engine: engine.waiting),
+    ("vllm:kv_cache_usage_perc", "gauge", lambda engine: engine.pool.usage),
+    ("vllm:num_preemptions_total", "counter", lambda engine: engine.counters.preemptions),
+    ("vllm:prompt_tokens_total", "counter", lambda engine: engine.counters.prompt_tokens),
+    ("vllm:generation_tokens_total", "counter", lambda engine: engine.counters.generation_tokens),
+    ("vllm:prefix_cache_queries_total", "counter", lambda engine: engine.counters.queried_tokens),
+    ("vllm:prefix_cache_hits_total", "counter", lambda engine: engine.counters.found_tokens),
+)
 
 
 def _histogram_lines(name: str, histogram: Histogram, labels: str) -> Iterator[str]:

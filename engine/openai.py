@@ -5,12 +5,19 @@ one token per whitespace-separated word; a prompt given as token ids counts the 
 """
 
 import time
+from array import array
+from collections.abc import Sequence
+from hashlib import blake2b
 
 import msgspec
 
+from servescope.engine.kvcache import BLOCK_TOKENS
+from servescope.engine.prefixes import Segment
 from servescope.engine.request import Request
+from servescope.traces.errors import InputError
 
 TOKEN = " token"
+DONE = b"data: [DONE]\n\n"
 
 
 class StreamOptions(msgspec.Struct):
@@ -22,24 +29,29 @@ class StreamOptions(msgspec.Struct):
 class Ask(msgspec.Struct, kw_only=True):
     """The fields that both kinds of request share; others, as sampling, are ignored.
 
-    Exactly `max_tokens` tokens are generated, so `ignore_eos` and `min_tokens` change nothing.
+    Exactly `max_tokens` tokens are generated, so `ignore_eos` changes nothing. `job_id`,
+    `is_last_step` and `this_func_call` are Continuum's, `program_id` is ours.
     """
 
     model: str | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
+    min_tokens: int = 0
     n: int = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
     request_id: str | None = None
     priority: int = 0
     program_id: str | None = None
+    job_id: str | None = None
+    is_last_step: bool | None = None
+    this_func_call: str | None = None
 
 
 class CompletionAsk(Ask, kw_only=True):
     """The body of `POST /v1/completions`."""
 
-    prompt: str | list[int]
+    prompt: str | list[int | str | list[int]]
 
 
 class Part(msgspec.Struct):
@@ -60,12 +72,19 @@ class ChatAsk(Ask, kw_only=True):
     messages: list[Message]
 
 
+class PromptDetails(msgspec.Struct):
+    """What of a prompt was found in the prefix cache."""
+
+    cached_tokens: int
+
+
 class Usage(msgspec.Struct):
     """Token counts of a finished request."""
 
     prompt_tokens: int
     total_tokens: int
     completion_tokens: int
+    prompt_tokens_details: PromptDetails | msgspec.UnsetType = msgspec.UNSET
 
 
 class Answer(msgspec.Struct):
@@ -79,20 +98,50 @@ class Answer(msgspec.Struct):
     usage: Usage | msgspec.UnsetType = msgspec.UNSET
 
 
-def prompt_tokens(prompt: str | list[int]) -> int:
-    """Return a completion prompt's token count: its ids, or its words."""
-    return len(prompt.split()) if isinstance(prompt, str) else len(prompt)
+Tokens = Sequence[int] | Sequence[str]
 
 
-def chat_tokens(messages: list[Message]) -> int:
-    """Return a chat's token count: the words of all its texts."""
+def prompt_tokens(prompt: str | list[int | str | list[int]]) -> Tokens:
+    """Return a completion prompt's tokens: its ids, or its words.
+
+    Raises InputError for several prompts, which vLLM would serve side by side.
+    """
+    if isinstance(prompt, str):
+        return prompt.split()
+    if prompt and not isinstance(prompt[0], int):
+        if len(prompt) > 1:
+            raise InputError("Only one prompt is served.", "Send a request for each.")
+        (only,) = prompt
+        return only.split() if isinstance(only, str) else only  # type: ignore[return-value]
+    if not all(isinstance(token, int) for token in prompt):
+        raise InputError("The prompt mixes token ids and texts.", "Send one or the other.")
+    return prompt  # type: ignore[return-value]
+
+
+def chat_tokens(messages: list[Message]) -> Tokens:
+    """Return a chat's tokens: the words of all its texts."""
     texts: list[str] = []
     for message in messages:
         if isinstance(message.content, str):
             texts.append(message.content)
         else:
             texts += (part.text for part in message.content or ())
-    return sum(len(text.split()) for text in texts)
+    return [word for text in texts for word in text.split()]
+
+
+def pieces(tokens: Tokens) -> tuple[Segment, ...]:
+    """Return a prompt block by block, each named by a hash of all text up to its end."""
+    named: list[Segment] = []
+    before = b""
+    for start in range(0, len(tokens), BLOCK_TOKENS):
+        block = tokens[start : start + BLOCK_TOKENS]
+        if isinstance(block[0], int):
+            text = array("q", block).tobytes()
+        else:
+            text = "\0".join(block).encode()  # type: ignore[arg-type]
+        before = blake2b(before + text, digest_size=8).digest()
+        named.append(Segment(int.from_bytes(before, "little"), len(block)))
+    return tuple(named)
 
 
 def completion_choice(text: str, finish_reason: str | None) -> dict[str, object]:
@@ -126,8 +175,16 @@ class Frames:
     """The server-sent events of one answer: all but a few are the same bytes."""
 
     def __init__(
-        self, request: Request, output_tokens: int, model: str, chat: bool, include_usage: bool
+        self,
+        request: Request,
+        output_tokens: int,
+        model: str,
+        chat: bool,
+        include_usage: bool,
+        cached: bool = False,
     ) -> None:
+        self.cached = cached
+        self.include_usage = include_usage
         self.request = request
         self.output_tokens = output_tokens
         self.kind = "chat.completion.chunk" if chat else "text_completion"
@@ -141,15 +198,19 @@ class Frames:
             self.first = b""
             self.middle = self._event([completion_choice(TOKEN, None)])
             self.last = self._event([completion_choice(TOKEN, "length")])
-        usage = self._event([], usage_of(request, output_tokens)) if include_usage else b""
-        self.end = usage + b"data: [DONE]\n\n"
 
     def next(self, fresh: int, sent: int) -> bytes:
         """Return the events of `fresh` tokens, after `sent` tokens before them."""
         ends = sent + fresh == self.output_tokens
         head = b"" if sent else self.first
-        tail = self.last + self.end if ends else b""
+        tail = self.last + self._end() if ends else b""
         return head + self.middle * (fresh - ends) + tail
+
+    def _end(self) -> bytes:
+        if not self.include_usage:
+            return DONE
+        usage = usage_of(self.request, self.output_tokens, cached=self.cached)
+        return self._event([], usage) + DONE
 
     def _event(
         self, choices: list[dict[str, object]], usage: Usage | msgspec.UnsetType = msgspec.UNSET
@@ -158,7 +219,11 @@ class Frames:
         return b"data: " + msgspec.json.encode(answer) + b"\n\n"
 
 
-def usage_of(request: Request, output_tokens: int) -> Usage:
-    """Return the token counts of a request that runs to its end."""
+def usage_of(request: Request, output_tokens: int, *, cached: bool = False) -> Usage:
+    """Return the token counts of a request that runs to its end.
+
+    `cached` says whether there is a prefix cache, of which to tell.
+    """
     total = request.input_tokens + output_tokens
-    return Usage(request.input_tokens, total, output_tokens)
+    details = PromptDetails(request.found_tokens) if cached else msgspec.UNSET
+    return Usage(request.input_tokens, total, output_tokens, details)

@@ -125,8 +125,8 @@ class Retention(Protocol):
         """Return the programs to unpin before a step is planned."""
         ...
 
-    def pressed(self, view: View) -> str | None:
-        """Return a program to unpin, now that a plan admits nobody or preempts; None: none.
+    def pressed(self, view: View, batch: Batch) -> str | None:
+        """Return a program to unpin, now that `batch` admits nobody or preempts; None: none.
 
         Asked again and again, with a new plan each time, until that is no longer so.
         """

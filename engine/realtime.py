@@ -15,6 +15,12 @@ from servescope.engine.cluster import Cluster, stuck
 from servescope.engine.engine import Engine, Refused
 from servescope.engine.metrics import BEHIND_S, Histogram, Latencies
 from servescope.engine.request import Request
+from servescope.traces.errors import ServescopeError
+
+
+class EngineDead(ServescopeError):
+    """The engine failed, and serves nobody any more."""
+
 
 SPIN_S = 0.001  # an event loop's timer is a millisecond coarse; the rest is waited out awake
 
@@ -22,10 +28,11 @@ SPIN_S = 0.001  # an event loop's timer is a millisecond coarse; the rest is wai
 class Stream:
     """The tokens of one request, as they come."""
 
-    __slots__ = ("_arrived", "_fresh", "request")
+    __slots__ = ("_arrived", "_error", "_fresh", "request")
 
     def __init__(self, request: Request) -> None:
         self.request = request
+        self._error: Exception | None = None
         self._fresh = 0
         self._arrived = asyncio.Event()
 
@@ -34,10 +41,21 @@ class Stream:
         self._fresh += 1
         self._arrived.set()
 
+    def fail(self, error: Exception) -> None:
+        """Say that no more will come."""
+        self._error = error
+        self._arrived.set()
+
     async def take(self) -> int:
-        """Wait for tokens and return how many are new: more than one when the reader is slow."""
+        """Wait for tokens and return how many are new: more than one when the reader is slow.
+
+        Raises EngineDead when no more will come.
+        """
         await self._arrived.wait()
-        self._arrived.clear()
+        if self._fresh == 0 and self._error is not None:
+            raise EngineDead(f"The engine died: {self._error}", "Mend its system, and start anew.")
+        if self._error is None:
+            self._arrived.clear()
         fresh, self._fresh = self._fresh, 0
         return fresh
 
@@ -53,6 +71,7 @@ class Realtime:
         self.cluster.on_step = self._emit
         self.latencies = Latencies()
         self.behind = Histogram(BEHIND_S)
+        self.error: Exception | None = None
         self._start = time.monotonic()
         self._inbox: deque[Request] = deque()
         self._streams: dict[str, Stream] = {}
@@ -68,16 +87,17 @@ class Realtime:
         return self.cluster.replicas[0].engine
 
     @property
-    def waiting(self) -> int:
-        """How many requests wait: in a queue, or for the step on its way to end."""
-        queued = sum(replica.engine.waiting for replica in self.cluster.replicas)
-        return queued + len(self._inbox)
+    def inbox(self) -> int:
+        """How many requests have arrived since the step on its way began."""
+        return len(self._inbox)
 
     def submit(self, request: Request) -> Stream:
-        """Send a request; raise Refused when it can never be served.
+        """Send a request; raise Refused when it can never be served, EngineDead when none is.
 
         It joins the queue at its `arrival_s` on this clock: now, or later. Send in that order.
         """
+        if self.error is not None:
+            raise EngineDead(f"The engine died: {self.error}", "Mend its system, and start anew.")
         self.cluster.require_fit(request)
         if request.id in self._streams:  # still in the inbox: no engine knows it yet
             raise Refused(
@@ -96,15 +116,27 @@ class Realtime:
             return
         if stream.request in self._inbox:
             self._inbox.remove(stream.request)
-        self.cluster.abort(request_id)
+        else:
+            self.cluster.abort(request_id)
 
     async def run(self) -> None:
-        """Serve until cancelled."""
-        while True:
-            while not self._inbox:  # who woke us may have gone again
-                self._arrived.clear()
-                await self._arrived.wait()
-            await self._busy_period(self._inbox[0].arrival_s)
+        """Serve until cancelled, or until a part of the system fails, which is raised.
+
+        Then every stream is told, and nothing more is taken.
+        """
+        try:
+            while True:
+                while not self._inbox:  # who woke us may have gone again
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                await self._busy_period(self._inbox[0].arrival_s)
+        except Exception as error:
+            self.error = error
+            for stream in self._streams.values():
+                stream.fail(error)
+            self._streams.clear()
+            self._inbox.clear()
+            raise
 
     async def _busy_period(self, now: float) -> None:
         """Let everything happen at its own moment, from an arrival at `now` until all is idle."""

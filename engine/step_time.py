@@ -11,7 +11,7 @@ Attention, small operators, all-reduce and the engine's own overhead are added.
 
 from typing import NamedTuple
 
-from servescope.engine.catalog import Gpu, Model
+from servescope.engine.catalog import PLAIN, Gpu, Model, Overhead, find_overhead
 from servescope.traces.errors import InputError
 
 # The part of a decode that slows down with fewer SMs: .6284 / y + .3818 in semi-PD's figure 10.
@@ -26,17 +26,6 @@ class Load(NamedTuple):
     kv_tokens: int  # cached tokens that decodes read
     pairs: float  # query-key pairs of the prefill pieces
     swapped: int = 0  # tokens whose keys and values come from host memory first
-
-
-class Overhead(NamedTuple):
-    """The engine's own time: per step, and per request in the batch (s).
-
-    The defaults are what the formula leaves of the decode steps of vLLM 0.26 on an H200:
-    asynchronous scheduling hides the cost of a request. Engines of 2023 took milliseconds.
-    """
-
-    step_s: float = 0.3e-3
-    sequence_s: float = 0.0
 
 
 class StepTime:
@@ -61,7 +50,7 @@ class StepTime:
         overhead: Overhead | None = None,
         pp: int = 1,
     ) -> None:
-        overhead = overhead or Overhead()
+        overhead = overhead or find_overhead(PLAIN)
         bandwidth = gpu.bandwidth * gpu.mbu
         flops = gpu.peak_flops * gpu.mfu
         p = gpu.p
@@ -108,9 +97,11 @@ class StepTime:
             self._token_s += (pp - 1) * model.hidden * model.dtype_bytes / gpu.send.bandwidth
 
     def __call__(self, load: Load, share: float = 1.0) -> float:
-        """Return the seconds that a step of this load takes on a share of the GPU's SMs."""
-        if share < 1.0:
-            return self._shared(load, share)
+        """Return the seconds that a step of this load takes on a share of the GPU's SMs.
+
+        On fewer SMs, what computes takes as many times longer, and what reads memory less than
+        that: semi-PD's fit of the decode time over the share (its figure 10). Constants stay.
+        """
         tokens: float
         sequences: float
         kv_tokens: float
@@ -126,37 +117,20 @@ class StepTime:
         if self._experts_read_s is not None:
             all_s, expert_s = self._experts_read_s
             read = (all_s - expert_s * self._model.idle_experts(tokens)) ** p
+        head_read, computed, sampled = self._head_read, tokens, sequences
+        if share < 1.0:
+            slower = MEMORY_BOUND / share + 1 - MEMORY_BOUND
+            read, head_read = read * slower**p, head_read * slower**p
+            computed, sampled = tokens / share, sequences / share
+            tokens, kv_tokens, pairs = tokens * slower, kv_tokens * slower, pairs / share
         seconds: float = (
             self._constant_s
-            + (read + self._compute * tokens**p) ** inverse_p
-            + (self._head_read + self._head_compute * sequences**p) ** inverse_p
+            + (read + self._compute * computed**p) ** inverse_p
+            + (head_read + self._head_compute * sampled**p) ** inverse_p
             + self._token_s * tokens
             + self._sequence_s * sequences
             + self._kv_token_s * kv_tokens
             + self._pair_s * pairs
-            + self._swap_token_s * swapped
-        )
-        return seconds
-
-    def _shared(self, load: Load, share: float) -> float:
-        """Return the same on a part of the SMs.
-
-        What computes takes as many times longer as there are fewer SMs, and what reads memory less
-        than that: semi-PD's fit of the decode time over the share (its figure 10). Constants stay.
-        """
-        tokens, sequences, kv_tokens, pairs, swapped = load
-        p = self._p
-        fewer, reading = 1 / share, MEMORY_BOUND / share + 1 - MEMORY_BOUND
-        read = reading**p
-        seconds: float = (
-            self._constant_s
-            + (self._read * read + self._compute * (tokens * fewer) ** p) ** self._inverse_p
-            + (self._head_read * read + self._head_compute * (sequences * fewer) ** p)
-            ** self._inverse_p
-            + self._token_s * tokens * reading
-            + self._sequence_s * sequences
-            + self._kv_token_s * kv_tokens * reading
-            + self._pair_s * pairs * fewer
             + self._swap_token_s * swapped
         )
         return seconds

@@ -12,6 +12,7 @@ from msgspec import Meta
 from msgspec.structs import fields
 
 from servescope.traces.errors import InputError
+from servescope.traces.plugin_file import PluginFile
 
 
 class ArrivalSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -171,8 +172,9 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The embedded engine: a system and its parameters, and replicas of a model on GPUs.
 
-    Several names in `gpu` are unlike replicas, each on `tp` such GPUs. `prefix_cache` None leaves
-    it to the system. Raises InputError for what contradicts itself.
+    Several names in `gpu` are unlike replicas, each on `tp` x `pp` GPUs. `prefix_cache` None leaves
+    it to the system. A system is known by name, or defined in a Python file. Raises InputError for
+    what contradicts itself.
     """
 
     system: str = "sarathi"
@@ -180,6 +182,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     model: str = "Llama-3.1-8B"
     gpu: str | tuple[str, ...] = "H100"
     tp: Annotated[int, Meta(ge=1)] = 1
+    pp: Annotated[int, Meta(ge=1)] = 1
+    overhead: str = "plain"
     replicas: Annotated[int, Meta(ge=1, le=1024)] | None = None
     prefix_cache: bool | None = None
 
@@ -197,6 +201,17 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if isinstance(self.gpu, str):
             return (self.gpu,) * (self.replicas or 1)
         return self.gpu
+
+    @property
+    def file(self) -> PluginFile | None:
+        """The Python file that defines the system; None for one that is known by name."""
+        return PluginFile.of(self.system)
+
+    def beside(self, folder: Path) -> EngineSpec:
+        """Return the engine with the file of its system looked for in a folder first."""
+        if self.file is None:
+            return self
+        return msgspec.structs.replace(self, system=str(self.file.beside(folder)))
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -247,9 +262,12 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def read(path: Path) -> Experiment:
-    """Read an experiment file; raises InputError that names the path of a mistake."""
+    """Read an experiment file; raises InputError that names the path of a mistake.
+
+    A Python file that it names is looked for beside it first.
+    """
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Experiment)
+        found = msgspec.toml.decode(path.read_bytes(), type=Experiment)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist.", "Check the path.") from None
     except msgspec.DecodeError as error:
@@ -257,6 +275,9 @@ def read(path: Path) -> Experiment:
             f"{path} is not an experiment: {error}.",
             "docs/reference/experiment.md shows every key.",
         ) from None
+    if found.engine is None:
+        return found
+    return msgspec.structs.replace(found, engine=found.engine.beside(path.parent))
 
 
 def to_toml(experiment: Experiment) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def begun(
         name=experiment.name,
         system=system,
         model=model,
+        system_sha256=_source_sha256(experiment),
         clock=clock,
         version=version("servescope"),
         started=_now(),
@@ -60,6 +61,12 @@ def plan_sha256(experiment: Experiment, workload: Workload, plan: pl.DataFrame) 
 def ended(info: RunInfo, calls: pl.DataFrame) -> RunInfo:
     """Return the info with when the run ended and how long its calls took."""
     return msgspec.structs.replace(info, ended=_now(), duration_s=calls["end_s"].max())
+
+
+def _source_sha256(experiment: Experiment) -> str | None:
+    """Return the digest of the file that defines the system, if a file does."""
+    file = experiment.engine.file if experiment.engine and not experiment.endpoint else None
+    return file.sha256 if file else None
 
 
 def _asked(experiment: Experiment) -> dict[str, Any]:

@@ -8,11 +8,23 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-from servescope.engine import Cluster, Refused, Request, Segment, deploy, make_system, virtual
+from servescope.engine import (
+    Cluster,
+    PolicyFailed,
+    Refused,
+    Request,
+    Segment,
+    Veil,
+    Watch,
+    deploy,
+    make_system,
+    virtual,
+)
 from servescope.loadgen import experiment as experiments
 from servescope.loadgen import run_info
 from servescope.loadgen.experiment import EngineSpec, Experiment
@@ -31,10 +43,20 @@ TELL_RECORDS = 500
 ORACLE = "{system} was told in advance how long every answer would be: no real server knows that."
 
 
-def cluster_of(spec: EngineSpec) -> Cluster:
+def cluster_of(spec: EngineSpec, veil: Veil | None = None) -> Cluster:
     """Make the engines that a spec describes; raises InputError for unknown names."""
     system = make_system(spec.system, spec.params)
-    return deploy(system, spec.model, spec.gpus, spec.tp, prefix_cache=spec.prefix_cache)
+    if veil is not None:
+        system = veil.over(system)
+    return deploy(
+        system,
+        spec.model,
+        spec.gpus,
+        spec.tp,
+        prefix_cache=spec.prefix_cache,
+        pp=spec.pp,
+        overhead=spec.overhead,
+    )
 
 
 class Simulation:
@@ -149,11 +171,17 @@ def simulate(
     experiment: Experiment,
     out: Path,
     on_progress: Callable[[int, int], None] = lambda ended, planned: None,
+    *,
+    check: bool = False,
+    check_every: int = 1,
 ) -> Run:
     """Run an experiment on its embedded engine in virtual time and seal the run.
 
     SIGINT stops it early and keeps what has ended; `on_progress` hears how many calls of how many
-    have. Raises OutputExists if `out` is taken and InputError for an engine that does not exist.
+    have. With `check` the system is asked behind a veil, and the invariants of the engine are
+    asserted at every event, or at one of `check_every`. Raises OutputExists if `out` is taken,
+    InputError for an engine that does not exist, PolicyFailed, Deadlock or BadPlan for a policy
+    that does not work, and Violation for an invariant that is broken.
     """
     spec = experiment.engine
     if spec is None:
@@ -162,7 +190,8 @@ def simulate(
             "Add one, or replay it against its endpoint.",
         )
     refuse_taken(out)
-    cluster = cluster_of(spec)
+    veil = Veil() if check else None
+    cluster = cluster_of(spec, veil)
     workload = workload_of(experiment.workload, experiment.seed)
     plan = workload.plan()
     info = run_info.begun(
@@ -180,15 +209,21 @@ def simulate(
         replica=cluster.name_of if len(spec.gpus) > 1 else None,
         shares=any(engine.pool.prefixes is not None for engine in cluster.engines),
     )
+    watch = Watch(cluster, simulation, veil, check_every) if veil is not None else None
     begun = time.perf_counter()
     interrupted = False
     try:
-        virtual.run(cluster, simulation)
+        virtual.run(cluster, watch or simulation, watch.event if watch else None)
+        if watch is not None:
+            watch.ended()
     except KeyboardInterrupt:
         interrupted = True
-    except ServescopeError:
+    except (Exception, SystemExit) as error:
         shutil.rmtree(out)  # the same again would end the same
-        raise
+        fault = spec.file.fault(error) if spec.file else None
+        if fault is None or isinstance(error, ServescopeError):
+            raise
+        raise PolicyFailed(fault, "Mend the policy.") from error
     took_s = time.perf_counter() - begun
     journal.flush()
     calls = run.trace.collect()
@@ -196,12 +231,40 @@ def simulate(
         msgspec.structs.replace(
             run_info.ended(info, calls),
             interrupted=interrupted,
-            client={"simulation_s": took_s},
+            client={"simulation_s": took_s} | ({"checked_events": watch.events} if watch else {}),
             validity="valid",
             doubts=(*info.doubts, *call_doubts(calls, plan, interrupted=interrupted)),
         )
     )
     return run
+
+
+def jct_alone(workload: Workload, engine: EngineSpec) -> dict[str, float]:
+    """Return how long each program takes when it has one replica of an engine to itself (s).
+
+    They come one after the other, far apart. Prompts are computed whole and what they share is
+    cached, so that hardly any system serves a program sooner.
+    """
+    apart_s = 1e5
+    programs = [
+        msgspec.structs.replace(program, start_s=number * apart_s)
+        for number, program in enumerate(workload.programs)
+    ]
+    plain = msgspec.structs.replace(
+        engine, system="vllm_v0", params={}, gpu=engine.gpus[0], replicas=1, prefix_cache=True
+    )
+    simulation = Simulation(replace(workload, programs=tuple(programs)), shares=True)
+    virtual.run(cluster_of(plain), simulation)
+    ends_s = dict.fromkeys(range(len(programs)), 0.0)
+    by_number = {call.number: n for n, program in enumerate(programs) for call in program.calls}
+    for record in simulation.records:
+        place = by_number[record.number]
+        ends_s[place] = max(ends_s[place], record.last_token_s or 0.0)
+    return {
+        program.id: ends_s[number] - program.start_s
+        for number, program in enumerate(programs)
+        if ends_s[number] > program.start_s
+    }
 
 
 class _Keeper:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -250,9 +250,12 @@ def experiment_of(
 
 
 def read(path: Path) -> Study:
-    """Read the file of a study; raises InputError that names the path of a mistake."""
+    """Read the file of a study; raises InputError that names the path of a mistake.
+
+    Python files that it names are looked for beside it first.
+    """
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Study)
+        study = msgspec.toml.decode(path.read_bytes(), type=Study)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path} is no file.", "Check the path.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -261,6 +264,7 @@ def read(path: Path) -> Study:
         ) from None
     except InputError as error:
         raise InputError(f"{path}: {error.wrong}", error.mend) from None
+    return _with_engines(study, lambda engine: engine.beside(path.parent))
 
 
 def to_toml(study: Study) -> dict[str, Any]:
@@ -270,8 +274,28 @@ def to_toml(study: Study) -> dict[str, Any]:
 
 
 def digest(study: Study) -> str:
-    """Return the SHA-256 of what is asked: how the file is written does not change it."""
-    return hashlib.sha256(msgspec.json.encode(study, order="sorted")).hexdigest()
+    """Return the SHA-256 of what is asked: how the file is written does not change it.
+
+    Of a system in a Python file counts what stands there, and not where it is.
+    """
+    asked = _with_engines(study, _by_content)
+    return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).hexdigest()
+
+
+def _by_content(engine: EngineSpec) -> EngineSpec:
+    file = engine.file
+    if file is None:
+        return engine
+    return msgspec.structs.replace(engine, system=f"{file.sha256}:{file.name or ''}")
+
+
+def _with_engines(study: Study, change: Callable[[EngineSpec], EngineSpec]) -> Study:
+    replace = msgspec.structs.replace
+    systems = (
+        replace(system, engine=change(system.engine)) if system.engine else system
+        for system in study.systems
+    )
+    return replace(study, systems=tuple(systems))
 
 
 def _without_nulls(value: Any) -> Any:

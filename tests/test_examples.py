@@ -12,7 +12,19 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
+PAPERS = sorted(path for path in (FOLDER / "papers").glob("*.py") if path.stem != "recipe")
 EXPERIMENTS = sorted(FOLDER.glob("*.toml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", PAPERS, ids=lambda path: path.stem)
+def test_a_paper_is_recreated_as_it_was(recipe: Path, tmp_path: Path) -> None:
+    """No claim that is asserted is broken, and every figure and disagreement is the one we show."""
+    command = [sys.executable, "-W", "error", str(recipe)]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    expected = recipe.with_suffix(".out").read_text()
+    assert ran.stdout == expected, f"if this is right: python {recipe} > {recipe.stem}.out"
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -60,7 +60,8 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     `ended` is null until the run has ended; `interrupted` says that somebody stopped it early.
     `zero_monotonic_s` and `zero_unix_s` are the run's second 0 on the host's two clocks;
     `resumed_s` are the seconds at which a run that had stopped went on. What the file of an
-    `imported` run does not say is null, its start and its seed too.
+    `imported` run does not say is null, its start and its seed too. `system_sha256` is the digest
+    of the Python file that the system was defined in.
     """
 
     name: str
@@ -82,6 +83,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     asked: dict[str, Any] = {}
     planned_calls: int = 0
     model: str | None = None
+    system_sha256: str | None = None
     endpoint: str | None = None
     host: dict[str, Any] = {}
     probe: dict[str, Any] = {}

@@ -33,9 +33,14 @@ class Admission:
         """Whether anybody can still be admitted."""
         return self.seats > 0 and self.room > 0 and (self.tokens is None or self.tokens > 0)
 
-    def go_on(self, request: Request) -> None:
-        """Compute more of a prompt that was begun, as far as the tokens reach."""
-        piece = request.remaining if self.tokens is None else min(request.remaining, self.tokens)
+    def go_on(self, request: Request, withheld: int = 0) -> None:
+        """Compute more of a prompt that was begun, as far as the tokens reach.
+
+        So many of them as are `withheld` are not for this one.
+        """
+        piece = request.remaining
+        if self.tokens is not None:
+            piece = min(piece, self.tokens - withheld)
         if piece > 0:
             self._give(request, piece)
 

@@ -49,20 +49,25 @@ class Infaas:
     def parts(self, replicas: int) -> Parts:
         """Return the scheduler, the dispatcher and what scales."""
         scheduler = VllmV0(self.max_num_batched_tokens, self.max_num_seqs)
-        control = _LoadThresholds(self) if self.scaling else None
+        control = _LoadThresholds(self, replicas) if self.scaling else None
         return Parts(scheduler, dispatch=LeastMemory(), control=control)
 
 
 class _LoadThresholds:
-    def __init__(self, system: Infaas) -> None:
+    def __init__(self, system: Infaas, replicas: int) -> None:
         self._system = system
         self.period_s = system.interval_s
+        self._asked = replicas  # how many replicas there have been, with those that still start
+        self._seen: set[int] = set()
 
     def tick(self, replicas: Sequence[Replica], now: float) -> Iterable[Scale]:
         system = self._system
+        self._seen.update(replica.number for replica in replicas)
+        starting = self._asked - len(self._seen)
         open_ = [replica for replica in replicas if replica.accepting]
         mean = sum(map(memory_load, open_)) / len(open_)
-        if mean > system.high and len(open_) < system.most_replicas:
+        if mean > system.high and len(open_) + starting < system.most_replicas:
+            self._asked += 1
             yield Scale(add=1)
         elif mean < system.low and len(open_) > 1:
             yield Scale(drain=min(open_, key=lambda replica: replica.load).number)

@@ -44,12 +44,17 @@ def chunks_first(view: View, chunk_tokens: int, max_seqs: int, order: Order | No
 
 
 def stall_free(
-    view: View, chunk_tokens: int | None, max_seqs: int, order: Order | None = None
+    view: View,
+    chunk_tokens: int | None,
+    max_seqs: int,
+    order: Order | None = None,
+    withheld: Callable[[Request], int] = lambda request: 0,
 ) -> Batch:
     """Return all decodes, and prompts in what they leave of `chunk_tokens`.
 
     The way of Sarathi-Serve: a prompt gets all its blocks when it is admitted. Without a limit,
-    prompts are computed whole beside the decodes.
+    prompts are computed whole beside the decodes. So many tokens of the limit as are `withheld`
+    from an unfinished prompt are left to those after it.
     """
     preempted, unfinished, decodes, room = preempt_last(view)
     seats = max_seqs - decodes - len(unfinished)
@@ -60,7 +65,7 @@ def stall_free(
         tokens = chunk_tokens - decodes
     step = Admission(view, seats, tokens, room)
     for request in unfinished:
-        step.go_on(request)
+        step.go_on(request, withheld(request))
     if not preempted:  # who was just preempted is the head of the queue, and does not fit
         _admit(step, view, order)
     return _with_decodes(step, preempted)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from msgspec import Meta
 
+from servescope.engine.dispatchers import Sticky
 from servescope.engine.policy import Batch, Keep, Parts, View
 from servescope.engine.request import Request
 from servescope.engine.step_time import Load
 from servescope.engine.systems.batching import unified
+from servescope.engine.systems.pins import expired, short_of_room, stuck
 from servescope.engine.systems.tool_pauses import Durations, Turns, best_ttl, cold_ttl
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ class Continuum:
 
     `ttl` is the paper's trade of cost and benefit, always `static_s`, or none: with none it is the
     first step of the ablation, program-level FCFS alone. `cold_pauses` is the paper's K. The wait
-    before any is known, `default_wait_s`, is not in the paper and ASSUMED. With `offload`, what is
-    kept is copied to host memory as well.
+    before any is known, `default_wait_s`, and the two seconds of `static_s` are not in the paper
+    and ASSUMED. With `offload`, what a call computed is copied to host memory as well, and comes
+    back from there.
     """
 
     ttl: Literal["benefit", "static", "none"] = "benefit"
@@ -48,7 +51,7 @@ class Continuum:
             queue,
             annotate=books,
             dispatch=Sticky(),
-            retain=_Pins(self, books, queue),
+            retain=_Pins(books, queue),
             deployed=books.profile,
             prefix_cache=True,
         )
@@ -59,7 +62,8 @@ class ContinuumFixed2s:
     """Continuum as its authors released it: a pin of two seconds, unless a tool is known as slow.
 
     A call that names no tool is not pinned; one of an unknown tool is. The queue has pinned
-    programs first, then programs by their first arrival. A pin gives way only when nothing runs.
+    programs first, then programs by their first arrival. A pin gives way only when nothing runs, or
+    one call that cannot go on.
     """
 
     pin_s: Annotated[float, Meta(ge=0)] = 2.0
@@ -76,30 +80,9 @@ class ContinuumFixed2s:
             queue,
             annotate=books,
             dispatch=Sticky(),
-            retain=_FixedPins(self, books, queue),
+            retain=_FixedPins(self.pin_s, books, queue),
             prefix_cache=True,
         )
-
-
-class Sticky:
-    """A program stays on the replica of its first call, which goes to the one with least load."""
-
-    def __init__(self) -> None:
-        self._homes: dict[str, int] = {}
-
-    def pick(self, request: Request, replicas: Sequence[Replica], now: float) -> int:
-        """Return its place."""
-        numbers = [replica.number for replica in replicas]
-        home = self._homes.get(request.program_id or "")
-        place = numbers.index(home) if home in numbers else None
-        if place is None:
-            place = min(range(len(replicas)), key=lambda each: replicas[each].load)
-        if request.program_id is not None:
-            if request.last:
-                self._homes.pop(request.program_id, None)
-            else:
-                self._homes[request.program_id] = numbers[place]
-        return place
 
 
 class _ProgramsInOrder:
@@ -111,19 +94,21 @@ class _ProgramsInOrder:
         self._preempted_first = preempted_first
 
     def plan(self, view: View) -> Batch:
+        def key(request: Request) -> tuple[bool, bool, float, float]:
+            preempted = self._preempted_first and request.preemptions > 0
+            pinned = request.program_id in view.pinned
+            return not preempted, not pinned, request.program_began_s, request.arrival_s
+
         def order(waiting: Sequence[Request]) -> Iterable[Request]:
-            return sorted(waiting, key=lambda request: self._key(request, view))
+            return sorted(waiting, key=key)
 
-        return unified(view, self._max_tokens, self._max_seqs, order)
+        batch = unified(view, self._max_tokens, self._max_seqs, order)
+        # the end of a pin may let somebody in
+        return batch._replace(steps=1) if view.waiting and view.pinned else batch
 
-    def head(self, view: View) -> Request | None:
-        """Return who should be admitted next."""
-        return min(view.waiting, key=lambda request: self._key(request, view), default=None)
-
-    def _key(self, request: Request, view: View) -> tuple[bool, bool, float, float]:
-        preempted = self._preempted_first and request.preemptions > 0
-        pinned = request.program_id in view.pinned
-        return not preempted, not pinned, request.program_began_s, request.arrival_s
+    def short_of_room(self, view: View, batch: Batch) -> bool:
+        """Whether blocks are what keeps the head of the queue out, or makes a plan preempt."""
+        return short_of_room(view, batch, self._max_tokens, self._max_seqs)
 
 
 class _Pauses:
@@ -131,10 +116,10 @@ class _Pauses:
 
     def __init__(self) -> None:
         self.durations = Durations()
-        self.ended: dict[str, tuple[float, str | None]] = {}
+        self._ended: dict[str, tuple[float, str | None]] = {}
 
     def arrived(self, request: Request, now: float) -> None:
-        before = self.ended.pop(request.program_id or "", None)
+        before = self._ended.pop(request.program_id or "", None)
         if before is not None:
             self.durations.add(before[1], now - before[0])
 
@@ -143,26 +128,28 @@ class _Pauses:
 
     def finished(self, request: Request, now: float) -> None:
         if request.program_id is not None and not request.last:
-            self.ended[request.program_id] = now, request.tool
+            self._ended[request.program_id] = now, request.tool
 
 
 class _Books(_Pauses):
     """The same, with what a benefit is made of: waits of the evicted, turns, and reloading.
 
-    `kept` are the programs that are pinned, `evicted` the calls that came back to nothing.
+    `kept` are the programs whose last call was pinned, as long as nobody unpinned it.
     """
 
     def __init__(self, system: Continuum) -> None:
         super().__init__()
         self.system = system
-        self.waits_s: deque[float] = deque(maxlen=QUEUE_WINDOW)
-        self.turns = Turns()
         self.kept: set[str] = set()
-        self.evicted: set[str] = set()
-        self._reload = (0.0, 0.0, 0.0)
+        self._waits_s: deque[float] = deque(maxlen=QUEUE_WINDOW)
+        self._turns = Turns()
+        self._reload = np.poly1d([0.0])
 
     def profile(self, replicas: Sequence[Replica]) -> None:
-        """Fit a quadratic to how long prompts of 1000, 2000, 4000, ... tokens take."""
+        """Fit a quadratic to how long prompts of 1000, 2000, 4000, ... tokens take.
+
+        With offloading, to how long it takes to bring them back. The first replica stands for all.
+        """
         step_time, most = replicas[0].engine.step_time, replicas[0].engine.context_tokens
         sizes = [size for size in (1000 << k for k in range(8)) if size <= most] or [most]
         if self.system.offload:
@@ -170,65 +157,61 @@ class _Books(_Pauses):
             taken = [step_time(Load(1, 1, 0, 1.0, size)) - base for size in sizes]
         else:
             taken = [step_time(Load(size, 1, 0, size * (size + 1) / 2)) for size in sizes]
-        fit = np.polyfit(sizes, taken, min(2, len(sizes) - 1))
-        self._reload = tuple(np.concatenate([np.zeros(3 - len(fit)), fit]).tolist())
-
-    def arrived(self, request: Request, now: float) -> None:
-        if request.turn > 0 and request.program_id not in self.kept:
-            self.evicted.add(request.id)
-        super().arrived(request, now)
+        self._reload = np.poly1d(np.polyfit(sizes, taken, min(2, len(sizes) - 1)))
 
     def prompted(self, request: Request, now: float) -> None:
-        if request.id in self.evicted and request.first_scheduled_s is not None:
-            self.evicted.discard(request.id)
-            self.waits_s.append(request.first_scheduled_s - request.arrival_s)
+        """Take in how long a call waited whose program had been evicted, once it was served."""
+        came_back = request.turn > 0 and request.generated == 1  # not: computed again
+        if came_back and request.program_id not in self.kept:
+            assert request.first_scheduled_s is not None
+            self._waits_s.append(request.first_scheduled_s - request.arrival_s)
 
     def finished(self, request: Request, now: float) -> None:
         if request.last and request.program_id is not None:
-            self.turns.ended(request.turn + 1)
+            self._turns.ended(request.turn + 1)
         super().finished(request, now)
 
-    def ttl(self, request: Request) -> float:
+    def ttl_s(self, request: Request) -> float:
         """Return how long to keep a call's keys and values: the paper's tau*."""
-        system, all_ = self.system, self.durations.all
+        system, seen = self.system, self.durations.all
         if system.ttl != "benefit":
             return system.static_s if system.ttl == "static" else 0.0
-        a, b, c = self._reload
-        tokens = request.computed
-        reload_s = max(0.0, a * tokens * tokens + b * tokens + c)
-        if len(all_) <= system.cold_pauses:
+        reload_s = max(0.0, float(self._reload(request.computed)))
+        if len(seen) <= system.cold_pauses:
             return cold_ttl(system.default_wait_s + reload_s)
-        wait_s = sum(self.waits_s) / len(self.waits_s) if self.waits_s else 0.0
-        pauses = self.durations.of(request.tool)
-        known = pauses if len(pauses) > system.cold_pauses else all_
-        return best_ttl(known, wait_s * self.turns.eta + reload_s)
+        wait_s = sum(self._waits_s) / len(self._waits_s) if self._waits_s else 0.0
+        of_tool = self.durations.of(request.tool)
+        known = of_tool if len(of_tool) > system.cold_pauses else seen
+        return best_ttl(known, wait_s * self._turns.eta + reload_s)
 
 
 class _Pins:
     """Pins for the time to live, and unpins the latest program when the head finds no room."""
 
-    def __init__(self, system: Continuum, books: _Books, queue: _ProgramsInOrder) -> None:
-        self._offload = system.offload
+    def __init__(self, books: _Books, queue: _ProgramsInOrder) -> None:
         self._books = books
         self._queue = queue
 
     def finished(self, request: Request, view: View) -> Keep:
+        program, kept = request.program_id, self._books.kept
+        if program is None:
+            return Keep()
+        kept.discard(program)
         if request.last:
             return Keep()
-        ttl_s = self._books.ttl(request)
-        if ttl_s <= 0 or request.program_id is None:
-            return Keep(copy=self._offload)
-        self._books.kept.add(request.program_id)
-        return Keep("pin", view.now + ttl_s, copy=self._offload)
+        ttl_s, copy = self._books.ttl_s(request), self._books.system.offload
+        if ttl_s <= 0:
+            return Keep(copy=copy)
+        kept.add(program)
+        return Keep("pin", view.now + ttl_s, copy=copy)
 
     def unpin(self, view: View) -> Iterable[str]:
-        self._books.kept.intersection_update(view.pinned)
         gone = expired(view)
         self._books.kept.difference_update(gone)
         return gone
 
-    def pressed(self, view: View) -> str | None:
-        if not short_of_room(view, self._queue.head(view)):
+    def pressed(self, view: View, batch: Batch) -> str | None:
+        if not self._queue.short_of_room(view, batch):
             return None
         latest = max(view.pinned.values(), key=lambda pin: pin.program_s).program_id
         self._books.kept.discard(latest)
@@ -236,44 +219,23 @@ class _Pins:
 
 
 class _FixedPins:
-    def __init__(self, system: ContinuumFixed2s, books: _Pauses, queue: _ProgramsInOrder) -> None:
-        self._pin_s = system.pin_s
+    def __init__(self, pin_s: float, books: _Pauses, queue: _ProgramsInOrder) -> None:
+        self._pin_s = pin_s
         self._books = books
         self._queue = queue
 
     def finished(self, request: Request, view: View) -> Keep:
         if request.last or request.tool is None:
             return Keep()
-        pauses = self._books.durations.of(request.tool)
-        if pauses and sum(pauses) / len(pauses) > self._pin_s:
+        mean_s = self._books.durations.mean_s(request.tool)
+        if mean_s is not None and mean_s > self._pin_s:
             return Keep()
         return Keep("pin", view.now + self._pin_s)
 
     def unpin(self, view: View) -> Iterable[str]:
         return expired(view)
 
-    def pressed(self, view: View) -> str | None:
-        running = len(view.prefilling) + len(view.decoding)
-        if running > 1 or not short_of_room(view, self._queue.head(view)):
+    def pressed(self, view: View, batch: Batch) -> str | None:
+        if not stuck(view, batch) or not self._queue.short_of_room(view, batch):
             return None
         return max(view.pinned.values(), key=lambda pin: pin.until_s).program_id
-
-
-def expired(view: View) -> list[str]:
-    """Return the programs whose pin is over, and of which no call waits."""
-    over = [pin.program_id for pin in view.pinned.values() if view.now >= pin.until_s]
-    if not over:
-        return over
-    back = {request.program_id for request in view.waiting}
-    return [program for program in over if program not in back]
-
-
-def short_of_room(view: View, head: Request | None) -> bool:
-    """Whether blocks are what keeps the head of the queue out, or those that decode from going on.
-
-    Not so when it is seats or tokens of the step.
-    """
-    pool = view.pool
-    if view.decoding.growth > pool.room:
-        return True
-    return head is not None and pool.cost(head, head.demand) > pool.room

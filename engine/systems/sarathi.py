@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from servescope.engine.policy import Batch, Parts, View
+from servescope.engine.request import Request
 from servescope.engine.systems.batching import chunks_first, decodes_alone, stall_free
 
 
@@ -37,7 +38,10 @@ class SarathiHybridOnly:
 
 @dataclass(frozen=True, slots=True)
 class SarathiChunkedOnly:
-    """Chunks of prompts and decodes in turns, never in one step: an ablation of the paper."""
+    """Chunks of prompts and decodes in turns, never in one step: an ablation of the paper.
+
+    Unfinished prompts have their turn without new ones beside them, as in the repository.
+    """
 
     chunk_tokens: Annotated[int, Meta(ge=1)] = 512
     max_num_seqs: Annotated[int, Meta(ge=1)] = 128
@@ -56,7 +60,8 @@ class _InTurns:
         self._decoded += [True] * (view.replica + 1 - len(self._decoded))
         decoded, self._decoded[view.replica] = self._decoded[view.replica], True
         if decoded or not view.decoding:
-            batch = chunks_first(view, self._system.chunk_tokens, self._system.max_num_seqs)
+            asked = view._replace(waiting=()) if view.prefilling else view
+            batch = chunks_first(asked, self._system.chunk_tokens, self._system.max_num_seqs)
             self._decoded[view.replica] = not batch.prefill
             return batch
         return decodes_alone(view)._replace(steps=1)
@@ -66,8 +71,9 @@ class _InTurns:
 class SarathiDynamic:
     """Chunks that shrink as a prompt is computed, since later ones attend to more.
 
-    A prompt of `max_tokens` passes through `stages`; chunks are multiples of 32 (the repository's
-    dynamic chunking).
+    A prompt of `max_tokens` passes through `stages`; chunks are multiples of 32. Each prompt goes
+    on as far as its own chunk reaches beyond what the step has already (the repository's dynamic
+    chunking).
     """
 
     high_chunk_tokens: Annotated[int, Meta(ge=32)] = 2048
@@ -77,9 +83,11 @@ class SarathiDynamic:
     max_num_seqs: Annotated[int, Meta(ge=1)] = 128
 
     def plan(self, view: View) -> Batch:
-        """Return all decodes, and a chunk as long as the first unfinished prompt may have."""
-        computed = view.prefilling[0].computed if view.prefilling else 0
-        return stall_free(view, self.chunk_at(computed), self.max_num_seqs)
+        """Return all decodes, and of each prompt as much as its stage leaves room for."""
+        return stall_free(view, self.high_chunk_tokens, self.max_num_seqs, withheld=self._withheld)
+
+    def _withheld(self, request: Request) -> int:
+        return self.high_chunk_tokens - self.chunk_at(request.computed)
 
     def chunk_at(self, computed: int) -> int:
         """Return the chunk of a prompt that is computed so far."""

@@ -54,9 +54,12 @@ class Orca:
 
 
 def _reserving(view: View, seats: int, max_tokens: int, room: int) -> Admission:
-    """Admit whole prompts, each with blocks for the longest answer."""
-    step = Admission(view, seats, None, room)
-    most = min(blocks_for(max_tokens), view.pool.total - view.pool.watermark)
+    """Admit whole prompts, each with blocks for the longest answer.
+
+    What is reserved is not outgrown, so no watermark is left free.
+    """
+    step = Admission(view, seats, None, room + view.pool.watermark)
+    most = min(blocks_for(max_tokens), view.pool.total)
     for request in view.waiting:
         if not step.offer(request, blocks=most):
             break

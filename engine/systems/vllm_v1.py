@@ -15,7 +15,8 @@ from servescope.engine.systems.batching import unified
 class VllmV1:
     """Compute what runs, then what waits, until the budget of tokens is used; share prefixes.
 
-    A prompt gets blocks as it is computed. Defaults are those of `vllm serve` on an H100.
+    A prompt gets blocks as it is computed. The budget is the default of `vllm serve` on an H100
+    (2048 on an A100), the number of requests that on an A100 (1024 on an H100).
     """
 
     max_num_batched_tokens: Annotated[int, Meta(ge=1)] = 8192

@@ -80,6 +80,34 @@ def test_simulate_makes_a_run_with_a_report_and_numbers(cli: Cli, tmp_path: Path
     assert set(json.loads(printed)["sections"]) >= {"verdict", "service", "latencies"}
 
 
+def test_a_policy_of_a_file_is_a_system_like_any_other(cli: Cli, tmp_path: Path) -> None:
+    policy = tmp_path / "shortest.py"
+    policy.write_text(
+        "from servescope.engine.systems.vllm_v0 import VllmV0\n\n"
+        "class Mine:\n    def plan(self, view):\n        return VllmV0().plan(view)\n"
+    )
+    few = ("azure:sample", "--num-prompts", 40)
+    ended = cli("simulate", *few, "--system", f"{policy}:Mine", "--out", tmp_path / "run")
+    assert ended.code == 0
+    assert Run.open(tmp_path / "run").info.name == "Mine"
+    swept = cli(
+        *("sweep", *few, "--rates", "2", "--system", policy, "--out", tmp_path / "sweep", "--json")
+    )
+    assert swept.code == 0
+    assert json.loads(swept.out)["system"] == "shortest"
+    checked = cli("simulate", *few, "--system", policy, "--check", "--out", tmp_path / "checked")
+    assert checked.code == 0
+    assert "no call was lost or came twice" in checked.err
+    policy.write_text(policy.read_text().replace("return", "view.pool.free += 1; return"))
+    caught = cli("simulate", *few, "--system", policy, "--check", "--out", tmp_path / "caught")
+    assert caught.code == 1
+    assert "this does not hold: every block is free" in caught.err
+    policy.write_text("class Mine:\n    def plan(self, view):\n        return 1 / 0\n")
+    broken = cli("simulate", *few, "--system", policy, "--out", tmp_path / "broken")
+    assert broken.code == 2
+    assert "shortest.py, line 3: ZeroDivisionError" in broken.err
+
+
 def test_the_experiment_of_a_run_makes_the_same_run_again(
     cli: Cli, demo: Path, tmp_path: Path
 ) -> None:

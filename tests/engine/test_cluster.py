@@ -289,7 +289,7 @@ class PinFor:
         return [p.program_id for p in view.pinned.values() if view.now >= p.until_s
                 and p.program_id not in back]  # fmt: skip
 
-    def pressed(self, view: View) -> str | None:
+    def pressed(self, view: View, batch: Batch) -> str | None:
         if view.pool.cost(view.waiting[0], view.waiting[0].demand) <= view.pool.room:
             return None
         return max(view.pinned.values(), key=lambda pin: pin.program_s).program_id
@@ -351,7 +351,7 @@ def test_a_pin_gives_way_to_who_needs_its_room() -> None:
 
 def test_an_engine_that_waits_for_a_pin_wakes_at_its_end() -> None:
     class Stubborn(PinFor):
-        def pressed(self, view: View) -> str | None:
+        def pressed(self, view: View, batch: Batch) -> str | None:
             return None
 
     [engine] = engines(1, blocks=50, prefix_cache=True, retain=Stubborn(50.0))
@@ -368,7 +368,7 @@ def test_what_was_offloaded_comes_back_from_host_memory() -> None:
         def unpin(self, view: View) -> Iterable[str]:
             return ()
 
-        def pressed(self, view: View) -> str | None:
+        def pressed(self, view: View, batch: Batch) -> str | None:
             return None
 
     loads: list[Load] = []

@@ -1,22 +1,28 @@
 import asyncio
+import contextlib
 import json
 import os
 import re
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
-from servescope.engine.engine import Engine
+from servescope.engine.cluster import Cluster
+from servescope.engine.engine import Deadlock, Engine
+from servescope.engine.faults import Fault, Faults
 from servescope.engine.http import listen, make_app
 from servescope.engine.kvcache import BlockPool
-from servescope.engine.policy import Batch, View
+from servescope.engine.policy import Batch, Parts, Scheduler, View
+from servescope.engine.prefixes import Prefixes
 from servescope.engine.request import Request
 from servescope.engine.step_time import Load
 from servescope.engine.systems.sarathi import Sarathi
-from servescope.traces.errors import InputError, ServescopeError
+from servescope.traces.errors import InputError
 
 
 def two_ms(load: Load) -> float:
@@ -140,7 +146,8 @@ async def test_a_hundred_thousand_token_ids_are_a_prompt(client: ClientSession) 
         ({"prompt": "", "max_tokens": 1}, 400, "0 prompt tokens"),
         ({"prompt": "a", "max_tokens": 0}, 400, "at least 1"),
         ({"prompt": "a", "n": 2}, 400, "Only n=1"),
-        ({"prompt": ["a", "b"]}, 400, "`$.prompt[0]`"),
+        ({"prompt": ["a", "b"]}, 400, "Only one prompt"),
+        ({"prompt": "a", "max_tokens": 2, "min_tokens": 3}, 400, "equal to max_tokens=2, got 3"),
         ({"max_tokens": 1}, 400, "missing required field `prompt`"),
     ],
 )
@@ -235,17 +242,149 @@ async def test_a_port_in_use_is_said_with_a_mend(engine: Engine) -> None:
             await listen(engine, "llama", port=port)
 
 
-async def test_a_policy_that_deadlocks_ends_the_server() -> None:
-    class Lazy:
-        def plan(self, view: View) -> Batch:
-            return Batch()
+class Lazy:
+    def plan(self, view: View) -> Batch:
+        return Batch()
 
-    engine = Engine(Lazy(), two_ms, BlockPool(100), 1000)
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    server = asyncio.create_task(listen(engine, "llama", port=0, on_listening=address.set_result))
-    async with ClientSession(await asyncio.wait_for(address, 10)) as session:
-        going = asyncio.create_task(ask(session, "/v1/completions", prompt="a"))
-        with pytest.raises(ServescopeError, match="Lazy plans nothing"):
-            await asyncio.wait_for(server, 10)
-        going.cancel()
-        await asyncio.wait([going])
+
+class Raises:
+    def plan(self, view: View) -> Batch:
+        if view.decoding:
+            raise KeyError("nothing here")
+        return Sarathi().plan(view)
+
+
+@contextlib.asynccontextmanager
+async def served_by(system: Scheduler, **more: Any) -> AsyncIterator[ClientSession]:
+    engine = Engine(system, two_ms, BlockPool(100, Prefixes()), 1000)
+    runner = web.AppRunner(make_app(engine, "llama", **more), handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        async with ClientSession(url, timeout=ClientTimeout(20)) as session:
+            yield session
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_policy_that_never_plans_fails_its_requests_and_the_server_stays() -> None:
+    deaths: list[Exception] = []
+    async with served_by(Lazy(), on_death=deaths.append) as client:
+        for _ in range(2):
+            status, text = await ask(client, "/v1/completions", prompt="a")
+            error = json.loads(text)["error"]
+            assert (status, error["type"]) == (500, "InternalServerError")
+            assert "Lazy plans nothing" in error["message"]
+        async with client.get("/health") as response:
+            assert response.status == 503
+        async with client.get("/metrics") as response:
+            assert response.status == 200
+    assert [type(death) for death in deaths] == [Deadlock]
+
+
+async def test_a_policy_that_raises_ends_streams_with_an_error() -> None:
+    async with served_by(Raises()) as client:
+        status, text = await ask(client, "/v1/completions", prompt="a", max_tokens=3, stream=True)
+        first, error, done, rest = text.split("\n\n")
+        assert (status, done, rest) == (200, "data: [DONE]", "")
+        assert '" token"' in first
+        said = json.loads(error.removeprefix("data: "))["error"]
+        assert said["code"] == 500
+        assert "nothing here" in said["message"]
+
+
+async def test_every_response_says_that_it_is_emulated() -> None:
+    async with served_by(Sarathi(), label="sarathi on paper") as client:
+        async with client.get("/v1/models") as response:
+            assert response.headers["X-Servescope-Emulated"] == "sarathi on paper"
+            assert "emulated" in (await response.json())["data"][0]["owned_by"]
+        body = {"prompt": "a", "stream": True}
+        async with client.post("/v1/completions", json=body) as response:
+            assert response.headers["X-Servescope-Emulated"] == "sarathi on paper"
+
+
+async def test_usage_tells_what_was_cached() -> None:
+    prompt = " ".join(map(str, range(40)))
+    async with served_by(Sarathi()) as client:
+        usages = []
+        for _ in range(2):
+            _, text = await ask(client, "/v1/completions", prompt=prompt, max_tokens=2)
+            usages.append(json.loads(text)["usage"]["prompt_tokens_details"]["cached_tokens"])
+        _, text = await ask(
+            client, "/v1/completions", prompt=prompt, max_tokens=2, stream=True,
+            stream_options={"include_usage": True},
+        )  # fmt: skip
+        assert usages == [0, 32]
+        assert '"cached_tokens":32' in text
+        async with client.get("/metrics") as response:
+            metrics = await response.text()
+        assert 'vllm:prefix_cache_queries_total{engine="0",model_name="llama"} 120' in metrics
+        assert 'vllm:prefix_cache_hits_total{engine="0",model_name="llama"} 64' in metrics
+
+
+async def test_what_continuums_client_says_reaches_the_request(
+    client: ClientSession, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Request] = []
+    submit = Engine.submit
+
+    def spy(self: Engine, request: Request, now: float) -> None:
+        seen.append(request)
+        submit(self, request, now)
+
+    monkeypatch.setattr(Engine, "submit", spy)
+    body = {"prompt": "a", "job_id": "j", "is_last_step": False, "this_func_call": "ls",
+            "last_func_call": None}  # fmt: skip
+    headers = {"X-Step": "revise", "X-Deadline": "30"}
+    async with client.post("/v1/completions", json=body, headers=headers) as response:
+        assert response.status == 200
+    async with client.post("/v1/completions", json=body, headers={"X-Deadline": "x"}) as response:
+        assert response.status == 400
+    (request,) = seen
+    assert (request.program_id, request.last, request.tool) == ("j", False, "ls")
+    assert request.call_class == "revise"
+    assert request.deadline_s == pytest.approx(request.arrival_s + 30)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_faults_befall_requests_on_purpose(stream: bool) -> None:
+    faults = Faults([Fault.parse("error-503:0.3"), Fault.parse("reset:0.3")], seed=1)
+    drawn = Faults(faults.faults, seed=1)
+    expected = [drawn.draw() for _ in range(20)]
+    assert {fault and fault.kind for fault in expected} == {None, "error", "reset"}
+    async with served_by(Sarathi(), faults=faults) as client:
+        for fault in expected:
+            asked = ask(client, "/v1/completions", prompt="a", max_tokens=8, stream=stream)
+            if fault is not None and fault.kind == "reset":
+                with pytest.raises(ClientError):
+                    await asked
+            else:
+                assert (await asked)[0] == (503 if fault else 200)
+        async with client.get("/metrics") as response:
+            assert 'kind="reset"' in await response.text()
+
+
+async def test_a_stall_pauses_in_the_middle_of_an_answer() -> None:
+    faults = Faults([Fault.parse("stall:1:0.3s")])
+    async with served_by(Sarathi(), faults=faults) as client:
+        begun = time.monotonic()
+        status, text = await ask(client, "/v1/completions", prompt="a", max_tokens=4, stream=True)
+        assert (status, text.count('" token"')) == (200, 4)
+        assert time.monotonic() - begun >= 0.3
+
+
+async def test_replicas_serve_side_by_side() -> None:
+    engines = [Engine(Sarathi(), two_ms, BlockPool(100), 1000, number=n) for n in range(2)]
+    cluster = Cluster(Parts(Sarathi()), engines)
+    runner = web.AppRunner(make_app(cluster, "llama"))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as client:
+        asked = [ask(client, "/v1/completions", prompt="a", max_tokens=5) for _ in range(10)]
+        assert [status for status, _ in await asyncio.gather(*asked)] == [200] * 10
+        async with client.get("/metrics") as response:
+            metrics = await response.text()
+    await runner.cleanup()
+    assert [engine.counters.finished for engine in engines] == [5, 5]
+    assert 'vllm:generation_tokens_total{engine="1",model_name="llama"} 25' in metrics

@@ -43,7 +43,7 @@ def served() -> tuple[Engine, Latencies]:
 
 def test_the_samples_say_what_the_engine_did() -> None:
     engine, latencies = served()
-    samples = parse(exposition(engine, 7, latencies, Histogram(BEHIND_S), "llama"))
+    samples = parse(exposition([engine], 7, latencies, Histogram(BEHIND_S), "llama"))
     assert samples["vllm:num_requests_running"] == 0
     assert samples["vllm:num_requests_waiting"] == 7
     assert samples["vllm:kv_cache_usage_perc"] == 0
@@ -60,7 +60,7 @@ def test_the_samples_say_what_the_engine_did() -> None:
 
 def test_buckets_are_cumulative_and_end_with_everything() -> None:
     engine, latencies = served()
-    samples = parse(exposition(engine, 0, latencies, Histogram(BEHIND_S), "llama"))
+    samples = parse(exposition([engine], 0, latencies, Histogram(BEHIND_S), "llama"))
     name = "vllm:time_to_first_token_seconds_bucket"
     assert samples[f'{name}{{le="1.0"}}'] == 0
     assert samples[f'{name}{{le="2.5"}}'] == 2

@@ -48,3 +48,19 @@ def test_no_field_of_an_experiment_can_hold_a_key() -> None:
     """Keys are named by an environment variable and never written into a run."""
     names = set(EndpointSpec.__struct_fields__)
     assert not names & {"api_key", "key", "token", "password"}
+
+
+def test_a_python_file_is_looked_for_beside_the_experiment_and_then_from_here(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "policy.py").write_text("")
+    path = tmp_path / "e.toml"
+    for asked, found in (
+        ("policy.py:Mine", f"{tmp_path}/policy.py:Mine"),
+        ("elsewhere/policy.py", "elsewhere/policy.py"),
+        ("sarathi", "sarathi"),
+    ):
+        path.write_text(f"name = 'n'\nworkload.trace = 'a'\nengine.system = '{asked}'")
+        engine = experiments.read(path).engine
+        assert engine is not None
+        assert engine.system == found

@@ -1,5 +1,6 @@
 """The replay and the engine together in virtual time: answers that theory or a hand can give."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,15 @@ import polars as pl
 import pytest
 
 from servescope.analysis import Measured
-from servescope.engine import BlockPool, Cluster, Engine, make_system, virtual
+from servescope.engine import (
+    BlockPool,
+    Cluster,
+    Engine,
+    PolicyFailed,
+    Violation,
+    make_system,
+    virtual,
+)
 from servescope.loadgen.experiment import EngineSpec, Experiment, WorkloadSpec
 from servescope.loadgen.program import Call, Program
 from servescope.loadgen.simulate import Simulation, simulate
@@ -129,3 +138,52 @@ def test_a_run_is_never_overwritten_and_an_unknown_engine_leaves_nothing(tmp_pat
     with pytest.raises(InputError):
         simulate(experiment(system="vllm_v9"), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+POLICY = """
+from servescope.engine.systems.vllm_v0 import VllmV0
+
+class Mine:
+    plans = 0
+
+    def plan(self, view):
+        self.plans += 1
+        if self.plans > {most}:
+            raise ZeroDivisionError("no more")
+        return VllmV0().plan(view)
+"""
+
+
+def test_a_policy_from_a_file_serves_and_its_source_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "policy.py"
+    path.write_text(POLICY.format(most=10**9))
+    run = simulate(experiment(system=str(path)), tmp_path / "run")
+    named = simulate(experiment(system="vllm_v0"), tmp_path / "named")
+    assert run.trace.collect().equals(named.trace.collect())
+    assert run.info.system_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert named.info.system_sha256 is None
+
+
+def test_a_policy_that_raises_is_told_with_its_line_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "policy.py"
+    path.write_text(POLICY.format(most=3))
+    with pytest.raises(PolicyFailed, match=r"policy\.py, line 10: ZeroDivisionError: no more"):
+        simulate(experiment(system=str(path)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_check_changes_nothing_and_says_how_often_it_looked(tmp_path: Path) -> None:
+    plain = simulate(experiment(), tmp_path / "plain")
+    checked = simulate(experiment(), tmp_path / "checked", check=True)
+    assert checked.trace.collect().equals(plain.trace.collect())
+    assert checked.info.client["checked_events"] > plain.info.planned_calls
+    assert "checked_events" not in plain.info.client
+
+
+def test_a_check_names_what_a_policy_breaks(tmp_path: Path) -> None:
+    path = tmp_path / "policy.py"
+    path.write_text(POLICY.format(most=10**9).replace("+= 1", "+= 1; view.pool.free += 1"))
+    simulate(experiment(system=str(path)), tmp_path / "unseen")
+    with pytest.raises(Violation, match="every block is free, held by one request, or cached"):
+        simulate(experiment(system=str(path)), tmp_path / "run", check=True)
+    assert not (tmp_path / "run").exists()

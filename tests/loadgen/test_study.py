@@ -168,3 +168,13 @@ def test_every_key_of_a_study_is_listed_in_its_table(
 def test_the_study_on_its_page_can_be_read(tmp_path: Path) -> None:
     for shown in re.findall(r"```toml.*?\n(.*?)```", PAGE.read_text(), re.DOTALL):
         assert read(tmp_path, shown).systems
+
+
+def test_a_study_of_a_python_file_is_another_one_once_the_file_is(tmp_path: Path) -> None:
+    text = ENGINE.replace("sarathi", "policy.py") + TRACE
+    digests = []
+    for folder, source in (("a", "x = 1"), ("b", "x = 1"), ("c", "x = 2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "policy.py").write_text(source)
+        digests.append(digest(read(tmp_path / folder, text)))
+    assert digests[0] == digests[1] != digests[2]

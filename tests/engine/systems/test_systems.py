@@ -1,11 +1,12 @@
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
 from servescope.engine.engine import Engine
 from servescope.engine.kvcache import BlockPool
-from servescope.engine.policy import Batch, System, View
+from servescope.engine.policy import Batch, System, View, parts_of
 from servescope.engine.request import Request
 from servescope.engine.systems import SYSTEMS, installed_systems, make_system
 from servescope.engine.systems.sarathi import Sarathi
@@ -84,3 +85,76 @@ def test_an_installed_plug_in_is_a_system_by_its_entry_point(
     monkeypatch.setattr(plugins, "entry_points", lambda group: points)
     assert set(installed_systems()) == {*SYSTEMS, "stranger"}
     assert make_system("stranger") == Stranger()
+
+
+POLICY = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from servescope.engine import Batch, Parts, View
+from servescope.engine.systems.vllm_v0 import VllmV0
+
+class _Part:
+    def plan(self, view: View) -> Batch:
+        return VllmV0().plan(view)
+
+@dataclass(frozen=True, slots=True)
+class Mine:
+    seats: Annotated[int, Meta(ge=1)] = 4
+
+    def plan(self, view: View) -> Batch:
+        return VllmV0(max_num_seqs=self.seats).plan(view)
+"""
+COMPOSED = """
+class Plain:
+    def parts(self, replicas: int) -> Parts:
+        return Parts(_Part())
+"""
+
+
+def test_a_system_is_taken_from_a_file_with_its_parameters(tmp_path: Path) -> None:
+    path = tmp_path / "policy.py"
+    path.write_text(POLICY)
+    system = make_system(str(path), {"seats": "7"})
+    assert type(system).__name__ == "Mine"
+    assert system.seats == 7  # type: ignore[union-attr]
+    with pytest.raises(InputError, match=r"'chunk' is not .* has: seats"):
+        make_system(str(path), {"chunk": "1"})
+    with pytest.raises(InputError, match="cannot take"):
+        make_system(str(path), {"seats": "0"})
+
+
+def test_one_of_several_systems_of_a_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "policy.py"
+    path.write_text(POLICY + COMPOSED)
+    with pytest.raises(InputError, match=r"several systems: Mine, Plain\. Name one, .*:Mine"):
+        make_system(str(path))
+    plain = make_system(f"{path}:Plain")
+    assert type(parts_of(plain).schedule).__name__ == "_Part"
+    with pytest.raises(InputError, match=r"no system called Other\..* there are: Mine, Plain"):
+        make_system(f"{path}:Other")
+    with pytest.raises(InputError, match="has: no parameters"):
+        make_system(f"{path}:Plain", {"seats": "1"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "defines no system"),
+        ("from servescope.engine.systems.sarathi import Sarathi", "defines no system"),
+        ("class A:\n  plan = 3", "defines no system"),
+        ("class A:\n  def __init__(self): 1 / 0\n  def plan(self, view): ...", "line 2: ZeroDiv"),
+        ("class A:\n  def __init__(self, x): ...\n  def plan(self, view): ...", "cannot be made"),
+    ],
+)
+def test_a_file_without_a_system_that_can_be_made_is_refused(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "policy.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        make_system(str(path))
