@@ -294,6 +294,7 @@ class Cluster:
             source.engine.copied(request, now)
             if request in target.engine.receiving:  # else aborted meanwhile
                 target.engine.received(request, now)
+            self._close(source, now)
 
         self._at(now + copy_s, copied)
 
@@ -359,6 +360,7 @@ class Cluster:
     def _give_up(self, migration: _Migration, now: float) -> None:
         migration.target.engine.unreserve(migration.blocks, now)
         self._forget(migration)
+        self._close(migration.target, now)
 
     def _forget(self, migration: _Migration) -> None:
         del self._moving[migration.request]

@@ -211,6 +211,27 @@ def test_replicas_come_and_go() -> None:
     assert (last.begins_s, last.ends_s) == (2.0, None)
 
 
+def test_a_replica_that_is_emptied_by_migration_goes_with_its_last_request() -> None:
+    """The request leaves at the end of the step, and its blocks a downtime later."""
+
+    class Drain:
+        period_s = 0.5
+
+        def tick(self, replicas: Sequence[Replica], now: float) -> Iterable[Migrate | Scale]:
+            if now == 2.5:
+                yield Scale(drain=0)
+                yield Migrate(next(iter(replicas[0].view.decoding)), 0, 1)
+
+    parts = Parts(Sarathi(), dispatch=_First(), control=Drain())
+    cluster = Cluster(parts, engines(2), downtime_s=0.25)
+    request = Request("a", 100, 8, 0.0)
+    serve(cluster, Given([request]))
+    gone, left = cluster.all
+    assert (gone.ends_s, left.ends_s) == (3.25, None)
+    assert [replica.number for replica in cluster.replicas] == [1]
+    assert request.replica == 1
+
+
 class Lanes:
     """Prompts in one lane, decodes in the other."""
 
