@@ -1,13 +1,28 @@
-"""The models, GPUs and overheads that are known by name, from the files of `data/`."""
+"""The models, GPUs and overheads that are known by name: from files of `data/`, and the user's.
 
+A user's folder holds files of the same names and shape: $SERVESCOPE_DATA, or servescope/ below
+$XDG_CONFIG_HOME or ~/.config. What it says of a name replaces what is built in.
+"""
+
+import os
+import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from servescope.traces.errors import InputError
+
+Count = Annotated[int, Meta(ge=1)]
+Positive = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Entry = TypeVar("Entry")
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,19 +33,23 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     of `dtype_bytes`.
     """
 
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    context_tokens: int
+    layers: Count
+    hidden: Count
+    intermediate: Count
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    vocabulary: Count
+    context_tokens: Count
     gated: bool = True  # the MLP has three matrices (SwiGLU), else two
-    experts: int = 1
-    active_experts: int = 1
-    weight_bits: float = 16
-    dtype_bytes: int = 2
+    experts: Count = 1
+    active_experts: Count = 1
+    weight_bits: Positive = 16
+    dtype_bytes: Count = 2
+
+    def __post_init__(self) -> None:
+        if self.active_experts > self.experts:
+            raise ValueError("active_experts cannot be more than experts")
 
     @property
     def attention_weights(self) -> int:
@@ -81,25 +100,25 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a message between GPUs takes: a latency (s) and a bandwidth (bytes/s)."""
 
-    latency_s: float
-    bandwidth: float
+    latency_s: Seconds
+    bandwidth: Positive
 
 
 class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A GPU as the step-time formula sees it; `data/gpus.toml` explains and sources each field."""
 
-    memory_bytes: float
-    bandwidth: float
-    peak_flops: float
-    mbu: float
-    mfu: float
-    p: float
-    layer_s: float
-    small_ops_s: float
-    small_ops_s_per_element: float
-    kv_mbu: float
-    attention_mfu: float
-    host_bandwidth: float
+    memory_bytes: Positive
+    bandwidth: Positive
+    peak_flops: Positive
+    mbu: Share
+    mfu: Share
+    p: Annotated[float, Meta(ge=1)]
+    layer_s: Seconds
+    small_ops_s: Seconds
+    small_ops_s_per_element: Seconds
+    kv_mbu: Share
+    attention_mfu: Share
+    host_bandwidth: Positive
     all_reduce: dict[int, Link]
     send: Link
 
@@ -111,35 +130,40 @@ class Overhead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `servescope.engine.host` says; what a launch takes counts only there.
     """
 
-    step_s: float
-    sequence_s: float = 0.0
+    step_s: Seconds
+    sequence_s: Seconds = 0.0
     asynchronous: bool = False
-    frontend_s: float = 0.0
-    graph_launch_s: float = 0.0
-    eager_launch_s: float = 0.0
-    graph_tokens: int = 512
+    frontend_s: Seconds = 0.0
+    graph_launch_s: Seconds = 0.0
+    eager_launch_s: Seconds = 0.0
+    graph_tokens: Count = 512
 
 
 PLAIN = "plain"  # the overhead where nothing is said
 
 
-@cache
 def models() -> dict[str, Model]:
-    """Return the known models by name."""
-    return msgspec.toml.decode(_data("models.toml"), type=dict[str, Model])
+    """Return the known models by name; raises InputError for a user's file that is wrong."""
+    return _table("models.toml", Model, data_folder())
 
 
-@cache
 def gpus() -> dict[str, Gpu]:
-    """Return the known GPUs by name."""
-    # TOML has string keys only: strict=False reads the "2" of all_reduce.2 as a number.
-    return msgspec.toml.decode(_data("gpus.toml"), type=dict[str, Gpu], strict=False)
+    """Return the known GPUs by name; raises InputError for a user's file that is wrong."""
+    return _table("gpus.toml", Gpu, data_folder())
 
 
-@cache
 def overheads() -> dict[str, Overhead]:
-    """Return the known overheads by name."""
-    return msgspec.toml.decode(_data("overheads.toml"), type=dict[str, Overhead])
+    """Return the known overheads by name; raises InputError for a user's file that is wrong."""
+    return _table("overheads.toml", Overhead, data_folder())
+
+
+def data_folder() -> Path:
+    """Return where the user's own models, GPUs and overheads are, if there are any."""
+    asked = os.environ.get("SERVESCOPE_DATA", "").strip()
+    if asked:
+        return Path(asked).expanduser()
+    home = os.environ.get("XDG_CONFIG_HOME", "").strip()
+    return (Path(home) if home else Path.home() / ".config") / "servescope"
 
 
 def find_model(name: str) -> Model:
@@ -175,5 +199,31 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def _data(name: str) -> bytes:
-    return (files("servescope.engine") / "data" / name).read_bytes()
+@cache
+def _table(name: str, kind: type[Entry], folder: Path) -> dict[str, Entry]:
+    built_in = (files("servescope.engine") / "data" / name).read_text()
+    table = _entries(built_in, kind, name)
+    file = folder / name
+    if file.is_file():
+        table |= _entries(file.read_text(), kind, str(file))
+    return table
+
+
+def _entries(text: str, kind: type[Entry], file: str) -> dict[str, Entry]:
+    try:
+        entries = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{file} is not TOML: {error}.", "Correct it, or move it away.") from None
+    table = {}
+    for name, entry in entries.items():
+        try:
+            # TOML has string keys only: strict=False reads the "2" of all_reduce.2 as a number.
+            table[name] = msgspec.convert(entry, kind, strict=False)
+        except msgspec.ValidationError as error:
+            what = str(error).replace("`$.", f"`{name}.").replace("`$`", f"`{name}`")
+            where = "" if name in what else f" - at `{name}`"
+            raise InputError(
+                f"{file} cannot be used: {what}{where}.",
+                "Correct it; `servescope engine` shows the built-in ones, which have all fields.",
+            ) from None
+    return table
