@@ -691,7 +691,8 @@ class Engine:
         assert self.partition is not None
         shares = self.partition.shares(self._view(lane))
         whole = shares[lane] + sum(shares[other] for other in self._steps)
-        return shares[lane] / max(1.0, whole)
+        beyond = max(0.0, whole - 1.0) * (1.0 - getattr(self.partition, "overlap", 0.0))
+        return shares[lane] / (1.0 + beyond)
 
     def _give_back(self, request: Request) -> None:
         pool = self.pool

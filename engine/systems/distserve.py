@@ -63,7 +63,7 @@ class _Roles:
             return prompts_first(view, system.max_batch_tokens, system.max_num_seqs)
         full = view.pool.used > system.back_pressure * view.pool.total
         seats = 0 if full and view.decoding else system.max_num_seqs
-        return stall_free(view, None, seats)
+        return stall_free(view, None, seats)._replace(swap=True)
 
 
 def _to_compute(view: View) -> int:

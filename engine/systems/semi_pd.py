@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class _Tuner:
         self._of(request.replica).prompted(request, now)
 
     def finished(self, request: Request, now: float) -> None:
-        """What a request took is known from its first token and from the steps."""
+        self._of(request.replica).finished(request)
 
     def decodes(self, view: View) -> None:
         self._of(view.replica).decodes(view)
@@ -106,47 +107,63 @@ class _Shares:
 
     def __post_init__(self) -> None:
         self.now = {PREFILL: self.system.prefill_share, DECODE: self.system.decode_share}
+        self._ttft_s: list[float] = []
+        self._tpot_s: list[float] = []
         self._steps = 0
         self._began_s = 0.0
-        self._ttft_s: list[float] = []
+        self._queue = 0  # when the window began
         self._busy_s = 0.0  # of the prefill lane
         self._prompted_s = 0.0
-        self._gaps_s: list[float] = []
-        self._planned_s: float | None = None
-        self._decoded = False
         self.ttft = Hyperbola()
         self.tpot = Hyperbola()
 
     def prompted(self, request: Request, now: float) -> None:
         """Take in a first token, and how long the prefill lane worked for it."""
-        if request.generated > 1:
+        if not self.system.dynamic or request.generated > 1:
             return  # computed again after it had been retracted
         self._ttft_s.append(now - request.arrival_s)
         begun_s = max(self._prompted_s, request.first_scheduled_s or 0.0)
         self._busy_s += now - begun_s
         self._prompted_s = now
 
-    def decodes(self, view: View) -> None:
-        """Take in the time since the last decode step began, and end the window when it is full."""
-        if self._decoded and self._planned_s is not None:
-            self._gaps_s.append(view.now - self._planned_s)
-        self._planned_s, self._decoded = view.now, len(view.decoding) > 0
-        self._steps += self._decoded
-        if self.system.dynamic and self._steps >= self.system.window and self._ttft_s:
-            self._tune(view.now)
-            self._steps, self._began_s = 0, view.now
-            self._ttft_s, self._gaps_s, self._busy_s = [], [], 0.0
+    def finished(self, request: Request) -> None:
+        """Take in the time between tokens of a request that is done."""
+        if self.system.dynamic:
+            self._take_pace(request)
 
-    def _tune(self, now: float) -> None:
+    def decodes(self, view: View) -> None:
+        """Count a decode step that is about to begin, and end the window when it is full."""
+        if not self.system.dynamic or not view.decoding:
+            return
+        if self._steps >= self.system.window and self._ttft_s:
+            for request in view.decoding:
+                self._take_pace(request)
+            queue = len(view.waiting) + len(view.prefilling)
+            came = len(self._ttft_s) + queue - self._queue
+            self._tune(max(0, came) / (view.now - self._began_s))
+            self._ttft_s, self._tpot_s, self._busy_s = [], [], 0.0
+            self._steps, self._began_s, self._queue = 0, view.now, queue
+        self._steps += 1
+
+    def _take_pace(self, request: Request) -> None:
+        """Note the mean time between those tokens of a request that came in this window."""
+        token_s = request.token_s
+        before = max(0, bisect_right(token_s, self._began_s) - 1)
+        gaps = len(token_s) - 1 - before
+        if gaps > 0:
+            self._tpot_s.append((token_s[-1] - token_s[before]) / gaps)
+
+    def _tune(self, rate_rps: float) -> None:
         """Algorithm 1, as its text has it: move one share when one of the two SLOs fails."""
         system, x, y = self.system, self.now[PREFILL], self.now[DECODE]
         ttft_s = float(np.percentile(self._ttft_s, system.percentile))
-        tpot_s = float(np.percentile(self._gaps_s, system.percentile)) if self._gaps_s else 0.0
-        rate = len(self._ttft_s) / max(now - self._began_s, 1e-9)
+        tpot_s = float(np.percentile(self._tpot_s, system.percentile)) if self._tpot_s else 0.0
         alone_s = self._busy_s / len(self._ttft_s) * effective(x, y)  # l_100, of one prompt
-        load = min(rate * alone_s, effective(x, y) * 0.999)
-        # M/M/1: the wait is l_100 / (x - load). Decodes: figure 10.
-        self.ttft.saw(1 / (effective(x, y) - load), ttft_s)
+        load = rate_rps * alone_s
+        # M/M/1: the wait is l_100 / (x - load); an overloaded lane knows no such wait.
+        free = effective(x, y) - load
+        if free > 0:
+            self.ttft.saw(1 / free, ttft_s)
         self.tpot.saw(1 / effective(y, x), tpot_s, MEMORY_BOUND)
         late, slow = ttft_s > system.ttft_s, tpot_s > system.tpot_s
         if late == slow:
@@ -156,11 +173,11 @@ class _Shares:
                 free = effective(x, y) - load
                 if free > 0 and self.ttft.at(1 / free) <= system.ttft_s:
                     break
-                x, y = _more(x, y, system.step_share)
+                x, y = more(x, y, system.step_share)
             else:
                 if self.tpot.at(1 / effective(y, x)) <= system.tpot_s:
                     break
-                y, x = _more(y, x, system.step_share)
+                y, x = more(y, x, system.step_share)
         self.now = {PREFILL: x, DECODE: y}
 
 
@@ -197,8 +214,11 @@ def effective(share: float, other: float) -> float:
     return share / max(1.0, share + other)
 
 
-def _more(share: float, other: float, step: float) -> tuple[float, float]:
-    """Raise a share by a step, or lower the other one once it is whole."""
+def more(share: float, other: float, step: float) -> tuple[float, float]:
+    """Return a share raised by a step and the other one, which is lowered once the first is whole.
+
+    The other never falls below one step.
+    """
     if share + step <= 1.0 + 1e-9:
-        return share + step, other
+        return min(1.0, share + step), other
     return 1.0, max(step, other - step)
