@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from servescope.cli import console, studies
-from servescope.cli.options import Json, Quiet, Trim, run_directory
+from servescope.cli.options import Jobs, Json, Quiet, Trim, run_directory
 from servescope.cli.options import slo as read_slo
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def run(
     file: File,
     out: Folder = None,
     trim: Trim = "none",
+    jobs: Jobs = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -59,7 +60,7 @@ def run(
     again = shlex.join(["servescope", "experiment", "run", str(file), "--out", str(folder)])
     for doubt in doubts_of(study):
         console.doubt(doubt)
-    book = studies.make(study, folder, again, quiet=quiet)
+    book = studies.make(study, folder, again, quiet=quiet, jobs=jobs)
     runs = studies.runs_of(study, book, folder, trim)
     slo = read_slo(study.slo)
     rows = studies.rows_of(runs, slo)

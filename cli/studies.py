@@ -42,13 +42,19 @@ COLUMNS = (
 )
 
 
-def make(study: Study, out: Path, again: str, *, quiet: bool = False) -> Book:
-    """Make the runs of a study and show how it goes; Ctrl-C ends the program with its exit code."""
+def make(
+    study: Study, out: Path, again: str, *, quiet: bool = False, jobs: int | None = None
+) -> Book:
+    """Make the runs of a study and show how it goes; Ctrl-C ends the program with its exit code.
+
+    So many simulations at a time as there are `jobs`, None: as there are cores.
+    """
+    from servescope.loadgen.simulators import cores
     from servescope.loadgen.study_runner import run_study
 
     with Shown(quiet) as shown:
         try:
-            return run_study(study, out, shown.step, shown.progress)
+            return run_study(study, out, shown.step, shown.progress, jobs=jobs or cores())
         except KeyboardInterrupt:
             shown.close()
             console.say(f"Interrupted; the runs that are done are kept. Go on with:\n{again}")

@@ -11,6 +11,7 @@ from servescope.cli import console, studies
 from servescope.cli.options import (
     TP,
     Gpu,
+    Jobs,
     Json,
     Params,
     Quiet,
@@ -82,6 +83,7 @@ def sweep(
     slo: Slo = None,
     warmup: Warmup = 0.0,
     trim: Trim = "none",
+    jobs: Jobs = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -116,7 +118,7 @@ def sweep(
     )
     folder = run_directory(out, study.name)
     again = f"the same command with --out {folder}"
-    book = studies.make(study, folder, again, quiet=quiet)
+    book = studies.make(study, folder, again, quiet=quiet, jobs=jobs)
     runs = studies.runs_of(study, book, folder, trim)
     rows = studies.rows_of(runs, read_slo(slo))
     failed = studies.failures(book)

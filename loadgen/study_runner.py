@@ -1,9 +1,13 @@
-"""Makes the runs of a study one after the other, and survives systems that do not."""
+"""Makes the runs of a study, and survives systems that do not.
+
+Those of endpoints are made one after the other, simulations on as many cores as are asked for.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +23,7 @@ from servescope.loadgen.launch import Server
 from servescope.loadgen.ledger import Book, Entry, Ledger, left
 from servescope.loadgen.schedule import Cell
 from servescope.loadgen.simulate import cluster_of, simulate
+from servescope.loadgen.simulators import Simulators
 from servescope.loadgen.study import PORT, Study, SystemSpec, experiment_of
 from servescope.loadgen.target import Target
 from servescope.loadgen.workload import workload_of
@@ -49,21 +54,29 @@ def run_study(
     on_step: Callable[[Step], None] = lambda step: None,
     on_progress: Progress = lambda tally: None,
     enough: Callable[[Tally], bool] | None = None,
+    jobs: int = 1,
 ) -> Book:
     """Make the runs of a study that are not done yet, each in its directory below `out`.
 
     A run on a system that cannot be launched, is not idle or dies is noted as failed, with the
     reason, and the rest goes on; the next call on the same folder tries it again. A replay that is
-    `enough` before its end is cut off there, and done. Ctrl-C stops in good order, tears down what
-    was launched and raises KeyboardInterrupt. Raises InputError for what cannot be asked, before
-    anything is written, and for a folder that holds something else.
+    `enough` before its end is cut off there, and done. With several `jobs`, simulations come first,
+    so many at a time in processes of their own; each gives what it gives alone. Ctrl-C stops in
+    good order, tears down what was launched and raises KeyboardInterrupt. Raises InputError for
+    what cannot be asked, before anything is written, and for a folder that holds something else.
     """
     check(study)
     with (
         Ledger.of(study, out) as ledger,
         _Driver(study, ledger, on_step, on_progress, enough) as driver,
     ):
-        for entry in left(ledger.book.runs):
+        entries = left(ledger.book.runs)
+        virtual = [entry for entry in entries if study.system(entry.cell.system).virtual]
+        at_once = min(jobs, len(virtual))
+        if at_once > 1:
+            driver.simulate(virtual, at_once)
+            entries = [entry for entry in entries if entry not in virtual]
+        for entry in entries:
             driver.make(entry)
         return ledger.book
 
@@ -132,6 +145,33 @@ class _Driver:
             self._ledger.end(entry, "done")
             self._tell(entry.cell, "done")
 
+    def simulate(self, entries: Iterable[Entry], jobs: int) -> None:
+        """Make runs in virtual time, so many at once, and note what became of each."""
+        waiting, running = deque(entries), dict[Path, Entry]()
+        try:
+            with Simulators(jobs) as simulators:
+                while waiting or running:
+                    while waiting and simulators.free:
+                        entry = waiting.popleft()
+                        path = self._ledger.begin(entry)
+                        running[path] = entry
+                        self._tell(entry.cell, "simulating")
+                        simulators.begin(self._virtual(entry.cell), path)
+                    for path, answer in simulators.ended():
+                        if answer.state == "input":
+                            raise InputError(answer.wrong, answer.mend)
+                        entry, why = running.pop(path), answer.why
+                        self._ledger.end(entry, answer.state, why)
+                        self._tell(entry.cell, answer.state, why)
+        finally:
+            for entry in running.values():
+                self._ledger.end(entry, "pending")
+
+    def _virtual(self, cell: Cell) -> Experiment:
+        """Return a run in virtual time."""
+        workload = cell.load.of(self._study.workload(cell.workload))
+        return experiment_of(self._study, cell.system, workload, cell.seed, None)
+
     def _tell(self, cell: Cell, doing: Doing, why: str | None = None) -> None:
         number = self._numbers[cell.path]
         self._on_step(Step(number, len(self._numbers), cell, doing, why))
@@ -142,8 +182,7 @@ class _Driver:
         if system.virtual:
             self._end_server()  # it would take time from this process
             self._tell(cell, "simulating")
-            run = simulate(experiment_of(study, system.name, workload, cell.seed, None), path)
-            if run.info.interrupted:
+            if simulate(self._virtual(cell), path).info.interrupted:
                 raise _Stopped
             return
         if self._server is not None and (self._server.name != system.name or self._server.fresh):
