@@ -53,7 +53,8 @@ class Admission:
         if not self.open:
             return False
         cached = 0 if request.swapped else self._pool.cached(request)
-        piece = 0 if request.swapped else request.remaining - cached
+        decodes = request.swapped and request.generated > 0 and request.remaining == 1
+        piece = 0 if decodes else request.remaining - cached
         if self.tokens is not None and piece > self.tokens:
             if whole and self.prefill:
                 return False

@@ -195,9 +195,9 @@ def test_where_turns_done_promise_more_waits_speak_against_a_pin() -> None:
 
 def test_waits_of_pinned_programs_do_not_count_unless_they_lose_the_pin() -> None:
     """Each is pinned at first (ln 20 s); the second gives way while its next call waits."""
-    books = Books(Continuum(cold_pauses=2, default_wait_s=20.0))
-    books.program("three", 3)  # for an eta of 1, and two pauses
     for name, pressed, expected in (("kept", False, 0.0), ("lost", True, 2.0)):
+        books = Books(Continuum(cold_pauses=2, default_wait_s=20.0))
+        books.program("three", 3)  # for an eta of 1, and two pauses
         assert books.turn(call(name, 0, 0.0, tool="ls")).mode == "pin"
         if pressed:
             waiting = [call("head")]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from servescope.engine.cluster import Cluster, deploy
@@ -128,12 +128,26 @@ agents = st.lists(
     st.tuples(st.floats(0, 4), st.lists(turn, min_size=1, max_size=4)), min_size=1, max_size=12
 )
 
+# InferCept swapped a prompt out of which a part was computed, and never went on with it.
+HALF_A_PROMPT_SWAPPED = [
+    (0.0, [(1, 1, 0.0)]),
+    (2.0, [(1, 1, 0.0)]),
+    (2.0, [(1, 24, 0.0), (1, 1, 2.0)]),
+    (2.75, [(1, 1, 0.0), (1, 1, 0.5)]),
+    (1.96875, [(21, 39, 0.0), (200, 45, 0.0), (200, 1, 0.0)]),
+    (3.0, [(163, 39, 0.0)]),
+    (1.5, [(1, 25, 0.0), (53, 1, 0.0), (200, 33, 0.0), (1, 1, 0.0)]),
+    (3.5, [(1, 1, 0.0)]),
+    (0.0, [(140, 13, 0.0), (1, 1, 3.0)]),
+]
+
 
 @pytest.mark.parametrize("name", SYSTEMS)
 @settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(programs=agents, blocks=st.integers(80, 160), replicas=st.integers(2, 3))
+@example(HALF_A_PROMPT_SWAPPED, 80, 2)
 def test_every_call_is_served_and_every_block_is_accounted_for(
     name: str,
     programs: list[tuple[float, list[tuple[int, int, float]]]],

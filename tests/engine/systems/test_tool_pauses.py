@@ -85,7 +85,7 @@ def test_eta_is_one_where_all_programs_have_as_many_turns() -> None:
 
 
 def test_eta_is_negative_where_turns_done_promise_more() -> None:
-    """Programs of few turns and of more, pooled: who has had many is one of those that have more left.
+    """Programs of few turns and of more, pooled: who has had many has more of them left.
 
     Ten of 2 turns give (1, 1) each, one of 4 gives (1, 3), (2, 2), (3, 1): thirteen pairs, means
     16/13, sum of products 20: covariance 20/13 - (16/13)^2 = 4/169 > 0, so that eta < 0.
