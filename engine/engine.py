@@ -691,7 +691,7 @@ class Engine:
         assert self.partition is not None
         shares = self.partition.shares(self._view(lane))
         whole = shares[lane] + sum(shares[other] for other in self._steps)
-        beyond = max(0.0, whole - 1.0) * (1.0 - getattr(self.partition, "overlap", 0.0))
+        beyond = max(0.0, whole - 1.0) * (1.0 - self.partition.overlap)
         return shares[lane] / (1.0 + beyond)
 
     def _give_back(self, request: Request) -> None:

@@ -134,9 +134,14 @@ class Retention(Protocol):
 
 
 class Partition(Protocol):
-    """Splits a GPU into `lanes` that compute side by side over one KV cache."""
+    """Splits a GPU into `lanes` that compute side by side over one KV cache.
+
+    Where the shares of those that compute come to more than 1, each is slowed down as if they took
+    turns, but for the `overlap` (0 to 1).
+    """
 
     lanes: Sequence[str]
+    overlap: float
 
     def shares(self, view: View) -> Mapping[str, float]:
         """Return the share of each lane, 0 to 1, for the steps that begin from now on."""

@@ -28,7 +28,8 @@ class SemiPd:
     `prefill_share` and `decode_share` are the paper's x and y; with `dynamic` they are where
     Algorithm 1 begins, which moves them so that the percentile of TTFT meets `ttft_s` and that of
     TPOT `tpot_s`. Its window (in decode steps), step and number of steps are not in the paper and
-    ASSUMED here.
+    ASSUMED here. So is `overlap`: what of the GPU two lanes whose shares are more than the whole
+    win by using different parts of it, from 0 (they take turns) to 1 (neither slows the other).
     """
 
     prefill_share: Share = 0.8
@@ -37,9 +38,10 @@ class SemiPd:
     ttft_s: Annotated[float, Meta(gt=0)] = 0.4
     tpot_s: Annotated[float, Meta(gt=0)] = 0.2
     percentile: Annotated[float, Meta(gt=0, le=100)] = 90.0
-    window: Annotated[int, Meta(ge=1)] = 50
+    window: Annotated[int, Meta(ge=1)] = 200
     max_step: Annotated[int, Meta(ge=1)] = 10
     step_share: Share = 0.05
+    overlap: Annotated[float, Meta(ge=0, le=1)] = 0.5
     max_prefill_tokens: Annotated[int, Meta(ge=1)] = 8192
     max_num_seqs: Annotated[int, Meta(ge=1)] = 512
 
@@ -76,6 +78,7 @@ class _Tuner:
     def __init__(self, system: SemiPd, shares: Sequence[_Shares]) -> None:
         self._system = system
         self._shares = list(shares)
+        self.overlap = system.overlap
 
     def shares(self, view: View) -> Mapping[str, float]:
         return self._of(view.replica).now

@@ -12,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from servescope.engine import Cluster, deploy, make_system, virtual
+from servescope.engine.catalog import PLAIN
+from servescope.engine.policy import System
+from servescope.engine.request import Request
 from servescope.loadgen.experiment import ArrivalSpec, WorkloadSpec
 from servescope.loadgen.records import Record
 from servescope.loadgen.simulate import Simulation
@@ -40,6 +43,7 @@ class Served:
 
     workload: Workload
     records: Sequence[Record]
+    requests: Sequence[Request]
     cluster: Cluster
 
     @property
@@ -59,6 +63,11 @@ class Served:
         return np.array([(r.chunk_s[-1] - r.chunk_s[0]) / (len(r.chunk_s) - 1) for r in several])
 
     @property
+    def pace_s(self) -> Reals:
+        """The same for every call, 0 where there is one token."""
+        return self._each(lambda r: (r.chunk_s[-1] - r.chunk_s[0]) / max(1, len(r.chunk_s) - 1))
+
+    @property
     def e2e_s(self) -> Reals:
         """From arrival to last token."""
         return self._each(lambda r: (r.end_s or 0.0) - r.due_s)
@@ -67,6 +76,11 @@ class Served:
     def gaps_s(self) -> Reals:
         """Between tokens, of all calls together."""
         return np.concatenate([np.diff(record.chunk_s or ()) for record in self.records])
+
+    @property
+    def lost_s(self) -> Reals:
+        """To preemptions: from each to where the request was."""
+        return np.array([request.lost_s for request in self.requests])
 
     @property
     def jct_s(self) -> Reals:
@@ -86,23 +100,43 @@ class Served:
         return np.array([value(record) for record in self.records])  # type: ignore[operator]
 
 
+class _Kept(Simulation):
+    """A simulation that keeps the engine's requests too."""
+
+    def __init__(self, workload: Workload, *, shares: bool) -> None:
+        super().__init__(workload, shares=shares)
+        self.requests: list[Request] = []
+
+    def finished(self, request: Request, now: float) -> None:
+        self.requests.append(request)
+        super().finished(request, now)
+
+
 def serve(
     workload: Workload,
-    system: str,
+    system: str | System,
     params: Mapping[str, object] | None = None,
     *,
     model: str,
     gpus: Sequence[str],
     tp: int = 1,
     prefix_cache: bool | None = None,
+    context_tokens: int | None = None,
+    overhead: str = PLAIN,
 ) -> Served:
-    """Serve a workload in virtual time."""
-    made = make_system(system, {key: str(value) for key, value in (params or {}).items()})
-    cluster = deploy(made, model, gpus, tp, prefix_cache=prefix_cache)
+    """Serve a workload in virtual time; raises ValueError unless all of it was served."""
+    made = (
+        system
+        if not isinstance(system, str)
+        else make_system(system, {key: str(value) for key, value in (params or {}).items()})
+    )
+    cluster = deploy(made, model, gpus, tp, context_tokens, prefix_cache, overhead=overhead)
     shares = any(engine.pool.prefixes is not None for engine in cluster.engines)
-    simulation = Simulation(workload, shares=shares)
+    simulation = _Kept(workload, shares=shares)
     virtual.run(cluster, simulation)
-    return Served(workload, simulation.records, cluster)
+    if refused := sum(record.status != "ok" for record in simulation.records):
+        raise ValueError(f"{refused} calls were not served")
+    return Served(workload, simulation.records, simulation.requests, cluster)
 
 
 class Recipe:

@@ -236,6 +236,7 @@ class Lanes:
     """Prompts in one lane, decodes in the other."""
 
     lanes = ("prefill", "decode")
+    overlap = 0.0
 
     def __init__(self, prefill: float, decode: float) -> None:
         self.of = {"prefill": prefill, "decode": decode}

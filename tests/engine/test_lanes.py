@@ -28,6 +28,8 @@ P, D = "prefill", "decode"
 class Split:
     """Lanes with shares that may be changed, planned by a function of the view."""
 
+    overlap = 0.0
+
     def __init__(
         self, plan: Callable[[View], Batch], lanes: Sequence[str] = (P, D), **shares: float
     ) -> None:
@@ -320,6 +322,7 @@ def test_one_lane_of_everything_is_an_engine_without_lanes(
 
     class Undivided:
         lanes = (WHOLE,)
+        overlap = 0.0
 
         def shares(self, view: View) -> Mapping[str, float]:
             return {WHOLE: 1.0}
@@ -342,6 +345,7 @@ class Anything:
     lanes: Sequence[str]
     chance: random.Random
     retracts: float  # how often a request is preempted, be it computed elsewhere or not
+    overlap: float = 0.0
     engine: Engine | None = None  # whose steps on their way it must not repeat
 
     def shares(self, view: View) -> Mapping[str, float]:
