@@ -1,0 +1,228 @@
+"""`servescope engine`: the models and GPUs that the emulated engine knows, and one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from servescope.cli import console
+from servescope.cli.options import PP, TP, Gpu, Json, Model, Params, params
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from servescope.engine.calibrate import Calibration, Error, Part
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The models, GPUs and overheads that the emulated engine knows, and fits to your own.",
+)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the models whose shape is known.
+
+    Example:  servescope engine models
+    """
+    from servescope.engine import models
+
+    def row(model: Any) -> dict[str, str]:
+        return {
+            "layers": f"{model.layers}",
+            "hidden": f"{model.hidden}",
+            "KV heads": f"{model.kv_heads}",
+            "weights GB": f"{model.weight_bytes / 1e9:.1f}",
+            "KV kB/token": f"{model.kv_bytes_per_token(1) / 1e3:.0f}",
+            "context": f"{model.context_tokens}",
+        }
+
+    _list(models(), row, "models.toml", as_json)
+
+
+@app.command()
+def gpus(as_json: Json = False) -> None:
+    """List the GPUs whose figures are known.
+
+    Example:  servescope engine gpus
+    """
+    from servescope.engine import gpus
+
+    def row(gpu: Any) -> dict[str, str]:
+        return {
+            "memory GB": f"{gpu.memory_bytes / 1e9:.0f}",
+            "TB/s": f"{gpu.bandwidth / 1e12:.2f}",
+            "TFLOP/s": f"{gpu.peak_flops / 1e12:.0f}",
+            "of them read": f"{gpu.mbu:.0%}",
+            "computed": f"{gpu.mfu:.0%}",
+            "tp": ", ".join(["1", *map(str, sorted(gpu.all_reduce))]),
+        }
+
+    _list(gpus(), row, "gpus.toml", as_json)
+
+
+@app.command()
+def overheads(as_json: Json = False) -> None:
+    """List what the software of an engine takes, by name.
+
+    Example:  servescope engine overheads
+    """
+    from servescope.engine import overheads
+
+    def row(overhead: Any) -> dict[str, str]:
+        return {
+            "a step, ms": f"{overhead.step_s * 1e3:.2f}",
+            "a request in it, us": f"{overhead.sequence_s * 1e6:.1f}",
+            "front end, ms": f"{overhead.frontend_s * 1e3:.1f}",
+            "asynchronous": "yes" if overhead.asynchronous else "no",
+        }
+
+    _list(overheads(), row, "overheads.toml", as_json)
+
+
+@app.command()
+def calibrate(
+    run: Annotated[list[Path], typer.Argument(help="Run directories of one real endpoint.")],
+    held_out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--held-out",
+            help="Runs to check on that nothing is fitted to; without any, the later half of each.",
+        ),
+    ] = None,
+    model: Model = "Llama-3.1-8B",
+    gpu: Gpu = "H100",
+    tp: TP = 1,
+    pp: PP = 1,
+    system: Annotated[str, typer.Option(help="How the endpoint schedules.")] = "vllm_v1",
+    param: Params = None,
+    overhead: Annotated[
+        str, typer.Option(help="Where the fit of its software begins.")
+    ] = "vllm-0.26",
+    context_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Its context length, if it is not the model's.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the fitted GPU and overhead, to use them by.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of gpus.toml and overheads.toml; your own one."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit the cost model to measured runs, and say how wrong it is on what it has not seen.
+
+    With --name, what was fitted is added to your own GPUs and overheads.
+
+    Example:  servescope engine calibrate runs/a runs/b --held-out runs/c --gpu h200 --name mine
+
+    Example:  servescope simulate azure:sample --gpu mine --overhead mine
+    """
+    from servescope.engine import find_gpu, find_model, find_overhead, make_system
+    from servescope.engine.calibrate import Part, Setup, halves, measured
+    from servescope.engine.calibrate import calibrate as fit
+    from servescope.engine.catalog import data_folder
+    from servescope.traces import Run
+
+    folder = out or data_folder()
+    if name is not None:
+        _require_new(name, folder)
+    setup = Setup(
+        find_model(model), find_gpu(gpu), find_overhead(overhead),
+        make_system(system, params(param)), tp, pp, context_tokens,
+    )  # fmt: skip
+    seen: list[Part] = []
+    checked: list[Part] = []
+    for path in run:
+        calls = measured(Run.open(path))
+        if held_out:
+            seen.append(Part(str(path), calls, slice(None)))
+        else:
+            first, second = halves(str(path), calls)
+            seen.append(first)
+            checked.append(second)
+    for path in held_out or ():
+        checked.append(Part(str(path), measured(Run.open(path)), slice(None)))
+    with console.working("fitting"):
+        found = fit(setup, seen, checked)
+    if as_json:
+        console.emit(_json(found))
+    else:
+        _tell(found)
+    if name is not None:
+        _add(folder / "gpus.toml", name, found.gpu)
+        _add(folder / "overheads.toml", name, found.overhead)
+        console.say(f"Added {name} to {folder / 'gpus.toml'} and overheads.toml.")
+
+
+def _list(entries: Mapping[str, Any], row: Any, file: str, as_json: bool) -> None:
+    import msgspec
+
+    from servescope.engine.catalog import data_folder
+
+    if as_json:
+        console.emit({name: msgspec.to_builtins(entry) for name, entry in entries.items()})
+        return
+    rows = [{"name": name, **row(entry)} for name, entry in entries.items()]
+    console.table(list(rows[0]), [list(each.values()) for each in rows])
+    console.say(f"Your own go into {data_folder() / file}, in the shape of --json's.")
+
+
+def _tell(found: Calibration) -> None:
+    console.table(
+        ["coefficient", "began", "fitted"],
+        [[name, f"{found.began[name]:.4g}", f"{value:.4g}"] for name, value in found.fitted.items()],
+    )
+    for title, errors in (("fitted to", found.seen), ("held out", found.held_out)):
+        console.table([title, "measured", "emulated", "error"], [_row(error) for error in errors])
+
+
+def _row(error: Error) -> list[str]:
+    name = f"{error.part}: {error.measure.upper()} p{error.quantile * 100:g}"
+    measured, emulated = (f"{s * 1e3:.4g} ms" for s in (error.measured_s, error.emulated_s))
+    return [name, measured, emulated, f"{error.relative:+.1%}"]
+
+
+def _json(found: Calibration) -> dict[str, Any]:
+    import msgspec
+
+    plain: dict[str, Any] = msgspec.to_builtins(found, str_keys=True)
+    for part in ("seen", "held_out"):
+        for row, error in zip(plain[part], getattr(found, part), strict=True):
+            row["relative"] = error.relative
+    return plain
+
+
+def _require_new(name: str, folder: Path) -> None:
+    """Raise InputError when a GPU or an overhead of that name is known, or stands in a file."""
+    import tomllib
+
+    from servescope.engine import gpus, overheads
+    from servescope.traces.errors import InputError
+
+    known = {*gpus(), *overheads()}
+    for file in (folder / "gpus.toml", folder / "overheads.toml"):
+        if file.is_file():
+            known |= set(tomllib.loads(file.read_text()))
+    if name.lower() in {each.lower() for each in known}:
+        raise InputError(f"There is a GPU or an overhead named {name!r}.", "Choose another --name.")
+
+
+def _add(file: Path, name: str, entry: msgspec.Struct) -> None:
+    """Add an entry at the end of a file, which keeps what somebody wrote there."""
+    import msgspec
+    import tomli_w
+
+    from servescope.traces.errors import OutputFailed
+
+    text = tomli_w.dumps({name: msgspec.to_builtins(entry, str_keys=True)})
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as end:
+            end.write(f"\n{text}" if end.tell() else text)
+    except OSError as error:
+        raise OutputFailed.of(file, error) from None
