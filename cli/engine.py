@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from servescope.cli import console
-from servescope.cli.options import PP, TP, Gpu, Json, Model, Params, params
+from servescope.cli.options import PP, TP, Gpu, Json, Model, Overhead, Params, params
 
 if TYPE_CHECKING:
     import msgspec
@@ -99,9 +99,7 @@ def calibrate(
     pp: PP = 1,
     system: Annotated[str, typer.Option(help="How the endpoint schedules.")] = "vllm_v1",
     param: Params = None,
-    overhead: Annotated[
-        str, typer.Option(help="Where the fit of its software begins.")
-    ] = "vllm-0.26",
+    overhead: Overhead = "vllm-0.26",
     context_tokens: Annotated[
         int | None, typer.Option(min=1, help="Its context length, if it is not the model's.")
     ] = None,
@@ -116,7 +114,8 @@ def calibrate(
 ) -> None:
     """Fit the cost model to measured runs, and say how wrong it is on what it has not seen.
 
-    With --name, what was fitted is added to your own GPUs and overheads.
+    The fit begins at --gpu and --overhead. With --name, what was fitted is added to your own GPUs
+    and overheads.
 
     Example:  servescope engine calibrate runs/a runs/b --held-out runs/c --gpu h200 --name mine
 
@@ -150,7 +149,7 @@ def calibrate(
     with console.working("fitting"):
         found = fit(setup, seen, checked)
     if as_json:
-        console.emit(_json(found))
+        console.json(_json(found))
     else:
         _tell(found)
     if name is not None:
@@ -165,7 +164,7 @@ def _list(entries: Mapping[str, Any], row: Any, file: str, as_json: bool) -> Non
     from servescope.engine.catalog import data_folder
 
     if as_json:
-        console.emit({name: msgspec.to_builtins(entry) for name, entry in entries.items()})
+        console.json({name: msgspec.to_builtins(entry) for name, entry in entries.items()})
         return
     rows = [{"name": name, **row(entry)} for name, entry in entries.items()]
     console.table(list(rows[0]), [list(each.values()) for each in rows])
@@ -175,7 +174,10 @@ def _list(entries: Mapping[str, Any], row: Any, file: str, as_json: bool) -> Non
 def _tell(found: Calibration) -> None:
     console.table(
         ["coefficient", "began", "fitted"],
-        [[name, f"{found.began[name]:.4g}", f"{value:.4g}"] for name, value in found.fitted.items()],
+        [
+            [name, f"{found.began[name]:.4g}", f"{value:.4g}"]
+            for name, value in found.fitted.items()
+        ],
     )
     for title, errors in (("fitted to", found.seen), ("held out", found.held_out)):
         console.table([title, "measured", "emulated", "error"], [_row(error) for error in errors])

@@ -14,6 +14,7 @@ from servescope.cli import (
     capacity,
     compare,
     demo,
+    engine,
     evaluate,
     experiment,
     replay,
@@ -70,6 +71,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("serve")(serve.serve)
 app.command("sweep")(sweep.sweep)
 app.command("capacity")(capacity.capacity)
+app.add_typer(engine.app, name="engine")
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(results.app, name="results")
 app.command("report")(report.report)

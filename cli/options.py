@@ -88,6 +88,10 @@ PrefixCache = Annotated[
 ]
 TP = Annotated[int, typer.Option(min=1, help="GPUs that every layer is spread over.")]
 PP = Annotated[int, typer.Option(min=1, help="Stages of a pipeline, each on GPUs of its own.")]
+Overhead = Annotated[
+    str,
+    typer.Option(help="What the engine's own software takes: `servescope engine overheads`."),
+]
 
 
 OPTION_OF = {

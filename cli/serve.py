@@ -16,6 +16,7 @@ from servescope.cli.options import (
     TP,
     Gpu,
     Model,
+    Overhead,
     Params,
     PrefixCache,
     Replicas,
@@ -35,6 +36,7 @@ def serve(
     pp: PP = 1,
     replicas: Replicas = None,
     prefix_cache: PrefixCache = None,
+    overhead: Overhead = "plain",
     fault: Annotated[
         list[str] | None,
         typer.Option(help="What goes wrong how often: reset:0.01, stall:0.02:3s, error-503:0.01."),
@@ -66,6 +68,7 @@ def serve(
         pp=pp,
         replicas=replicas,
         prefix_cache=prefix_cache,
+        overhead=overhead,
     )
     cluster = cluster_of(spec)
 

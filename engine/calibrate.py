@@ -89,9 +89,7 @@ class Setup:
         software = msgspec.structs.replace(
             self.overhead, step_s=step_s, sequence_s=sequence_s, frontend_s=frontend_s
         )
-        return Setup(
-            self.model, gpu, software, self.system, self.tp, self.pp, self.context_tokens
-        )
+        return Setup(self.model, gpu, software, self.system, self.tp, self.pp, self.context_tokens)
 
     @property
     def coefficients(self) -> tuple[float, ...]:
@@ -106,6 +104,7 @@ COEFFICIENTS = ("mfu", "kv_mbu", "step_s", "sequence_s", "frontend_s")
 LOWEST = (0.05, 0.05, 0.0, 0.0, 0.0)
 HIGHEST = (1.0, 1.0, 0.1, 0.005, 0.5)
 SCALE = (0.3, 0.3, 2e-3, 3e-5, 5e-3)  # of a step that matters
+FROM = 10.0  # differences are taken relative to a value, so that none may be near 0
 
 
 class Error(msgspec.Struct, frozen=True):
@@ -152,25 +151,28 @@ def calibrate(
     start = np.clip(setup.coefficients, LOWEST, highest)
     tries = 0
 
-    def residuals(scaled: np.ndarray) -> list[float]:
+    def values(moved: Iterable[float]) -> Iterable[float]:
+        return np.clip(start + (np.asarray(moved) - FROM) * SCALE, LOWEST, highest)
+
+    def residuals(moved: Iterable[float]) -> list[float]:
         nonlocal tries
         tries += 1
         on_progress(tries)
-        candidate = setup.with_coefficients(np.clip(start + scaled * SCALE, LOWEST, highest))
+        candidate = setup.with_coefficients(values(moved))
         off = [
             float(np.log(max(ours, 1e-6) / max(theirs, 1e-6)))
             for part, target in zip(seen, targets, strict=True)
             for ours, theirs in zip(_emulated(candidate, part), target, strict=True)
         ]
-        return [*off, *(0.01 * scaled)]
+        return [*off, *(0.01 * (each - FROM) for each in moved)]
 
-    low, high = (np.array(LOWEST) - start) / SCALE, (np.array(highest) - start) / SCALE
-    # A simulation moves in little jumps: differences over less than that are noise.
+    low, high = ((np.array(end) - start) / SCALE + FROM for end in (LOWEST, highest))
+    # A simulation moves in little jumps: differences over less than this are noise.
     found = least_squares(
-        residuals, np.clip(np.zeros(len(start)), low, high), bounds=(low - 1e-9, high + 1e-9),
-        loss="soft_l1", f_scale=0.1, diff_step=0.05, x_scale=1.0, max_nfev=40,
+        residuals, np.full(len(start), FROM), bounds=(low - 1e-9, high + 1e-9),
+        loss="soft_l1", f_scale=0.1, diff_step=[0.005] * len(start), max_nfev=40,
     )  # fmt: skip
-    best = setup.with_coefficients(np.clip(start + found.x * SCALE, LOWEST, highest))
+    best = setup.with_coefficients(values(found.x))
     return Calibration(
         gpu=best.gpu,
         overhead=best.overhead,

@@ -150,6 +150,9 @@ def served(engine: EngineSpec) -> tuple[LaunchSpec, EndpointSpec]:
     """Return how the embedded engine is launched as a server in real time, and where it listens."""
     command = [sys.executable, "-m", "servescope.cli", "serve", "--system", engine.system]
     command += ["--model", engine.model, "--gpu", ",".join(engine.gpus), "--tp", str(engine.tp)]
+    command += ["--pp", str(engine.pp), "--overhead", engine.overhead]
+    if engine.prefix_cache is not None:
+        command += ["--prefix-cache" if engine.prefix_cache else "--no-prefix-cache"]
     for key, value in engine.params.items():
         command += ["--param", f"{key}={value}"]
     launch = LaunchSpec(
