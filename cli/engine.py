@@ -12,8 +12,6 @@ from servescope.cli import console
 from servescope.cli.options import PP, TP, Gpu, Json, Model, Overhead, Params, params
 
 if TYPE_CHECKING:
-    import msgspec
-
     from servescope.engine.calibrate import Calibration, Error, Part
 
 app = typer.Typer(
@@ -124,12 +122,12 @@ def calibrate(
     from servescope.engine import find_gpu, find_model, find_overhead, make_system
     from servescope.engine.calibrate import Part, Setup, halves, measured
     from servescope.engine.calibrate import calibrate as fit
-    from servescope.engine.catalog import data_folder
+    from servescope.engine.catalog import add, data_folder, require_new
     from servescope.traces import Run
 
     folder = out or data_folder()
     if name is not None:
-        _require_new(name, folder)
+        require_new(name, folder)
     setup = Setup(
         find_model(model), find_gpu(gpu), find_overhead(overhead),
         make_system(system, params(param)), tp, pp, context_tokens,
@@ -146,15 +144,15 @@ def calibrate(
             checked.append(second)
     for path in held_out or ():
         checked.append(Part(str(path), measured(Run.open(path)), slice(None)))
-    with console.working("fitting"):
-        found = fit(setup, seen, checked)
+    with console.counting("Fitting") as told:
+        found = fit(setup, seen, checked, told)
     if as_json:
         console.json(_json(found))
     else:
         _tell(found)
     if name is not None:
-        _add(folder / "gpus.toml", name, found.gpu)
-        _add(folder / "overheads.toml", name, found.overhead)
+        add(folder / "gpus.toml", name, found.gpu)
+        add(folder / "overheads.toml", name, found.overhead)
         console.say(f"Added {name} to {folder / 'gpus.toml'} and overheads.toml.")
 
 
@@ -197,34 +195,3 @@ def _json(found: Calibration) -> dict[str, Any]:
         for row, error in zip(plain[part], getattr(found, part), strict=True):
             row["relative"] = error.relative
     return plain
-
-
-def _require_new(name: str, folder: Path) -> None:
-    """Raise InputError when a GPU or an overhead of that name is known, or stands in a file."""
-    import tomllib
-
-    from servescope.engine import gpus, overheads
-    from servescope.traces.errors import InputError
-
-    known = {*gpus(), *overheads()}
-    for file in (folder / "gpus.toml", folder / "overheads.toml"):
-        if file.is_file():
-            known |= set(tomllib.loads(file.read_text()))
-    if name.lower() in {each.lower() for each in known}:
-        raise InputError(f"There is a GPU or an overhead named {name!r}.", "Choose another --name.")
-
-
-def _add(file: Path, name: str, entry: msgspec.Struct) -> None:
-    """Add an entry at the end of a file, which keeps what somebody wrote there."""
-    import msgspec
-    import tomli_w
-
-    from servescope.traces.errors import OutputFailed
-
-    text = tomli_w.dumps({name: msgspec.to_builtins(entry, str_keys=True)})
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="utf-8") as end:
-            end.write(f"\n{text}" if end.tell() else text)
-    except OSError as error:
-        raise OutputFailed.of(file, error) from None

@@ -104,7 +104,11 @@ COEFFICIENTS = ("mfu", "kv_mbu", "step_s", "sequence_s", "frontend_s")
 LOWEST = (0.05, 0.05, 0.0, 0.0, 0.0)
 HIGHEST = (1.0, 1.0, 0.1, 0.005, 0.5)
 SCALE = (0.3, 0.3, 2e-3, 3e-5, 5e-3)  # of a step that matters
-FROM = 10.0  # differences are taken relative to a value, so that none may be near 0
+FRONTEND = COEFFICIENTS.index("frontend_s")
+MOST_TRIES = 300
+TOLERANCE = 0.1  # relative errors beyond this count less than by their square
+TINY_S = 1e-6
+MOST_CACHED = 0.01  # of all prompt tokens, from a prefix cache
 
 
 class Error(msgspec.Struct, frozen=True):
@@ -137,42 +141,47 @@ def calibrate(
     setup: Setup,
     seen: Sequence[Part],
     held_out: Sequence[Part],
-    on_progress: Callable[[int], None] = lambda tries: None,
+    on_progress: Callable[[int, int], None] = lambda tries, most: None,
 ) -> Calibration:
     """Fit the coefficients to `seen`, and say how far the emulation is off for both.
 
-    Least squares of the logarithm of emulated over measured, over all quantiles of all parts, with
-    a soft L1 loss. What the measures cannot tell apart stays near where it began.
+    Nelder and Mead's search, which needs no gradient: a simulation moves in little jumps. It
+    minimises a soft L1 loss of the logarithm of emulated over measured, over all quantiles of all
+    parts. What the measures cannot tell apart stays near where it began.
     """
-    from scipy.optimize import least_squares
+    from scipy.optimize import minimize
 
-    targets = [_quantiles(part.calls, part.kept) for part in seen]
-    highest = (*HIGHEST[:-1], HIGHEST[-1] if setup.overhead.asynchronous else 0.0)  # no front end
-    start = np.clip(setup.coefficients, LOWEST, highest)
+    targets = np.concatenate([_quantiles(part.calls, part.kept) for part in seen])
+    begins = np.array(setup.coefficients)
+    moved = [place for place in range(len(begins)) if place != FRONTEND or _has_host(setup)]
+    scale = np.array(SCALE)[moved]
     tries = 0
 
-    def values(moved: Iterable[float]) -> Iterable[float]:
-        return np.clip(start + (np.asarray(moved) - FROM) * SCALE, LOWEST, highest)
+    def at(steps: np.ndarray) -> Setup:
+        values = begins.copy()
+        values[moved] += steps * scale
+        return setup.with_coefficients(np.clip(values, LOWEST, HIGHEST))
 
-    def residuals(moved: Iterable[float]) -> list[float]:
+    def loss(steps: np.ndarray) -> float:
         nonlocal tries
         tries += 1
-        on_progress(tries)
-        candidate = setup.with_coefficients(values(moved))
-        off = [
-            float(np.log(max(ours, 1e-6) / max(theirs, 1e-6)))
-            for part, target in zip(seen, targets, strict=True)
-            for ours, theirs in zip(_emulated(candidate, part), target, strict=True)
-        ]
-        return [*off, *(0.01 * (each - FROM) for each in moved)]
+        on_progress(tries, MOST_TRIES)
+        candidate = at(steps)
+        found = np.concatenate([_emulated(candidate, part) for part in seen])
+        off = np.log(np.maximum(found, TINY_S) / np.maximum(targets, TINY_S)) / TOLERANCE
+        return float(np.sum(np.sqrt(1 + off**2) - 1) + 1e-4 * np.sum(steps**2))
 
-    low, high = ((np.array(end) - start) / SCALE + FROM for end in (LOWEST, highest))
-    # A simulation moves in little jumps: differences over less than this are noise.
-    found = least_squares(
-        residuals, np.full(len(start), FROM), bounds=(low - 1e-9, high + 1e-9),
-        loss="soft_l1", f_scale=0.1, diff_step=[0.005] * len(start), max_nfev=40,
+    bounds = [
+        ((LOWEST[place] - begins[place]) / SCALE[place],
+         (HIGHEST[place] - begins[place]) / SCALE[place])
+        for place in moved
+    ]  # fmt: skip
+    corners = np.vstack([np.zeros(len(moved)), np.eye(len(moved))])
+    found = minimize(
+        loss, corners[0], method="Nelder-Mead", bounds=bounds,
+        options={"initial_simplex": corners, "maxfev": MOST_TRIES, "xatol": 0.01, "fatol": 0.01},
     )  # fmt: skip
-    best = setup.with_coefficients(values(found.x))
+    best = at(found.x)
     return Calibration(
         gpu=best.gpu,
         overhead=best.overhead,
@@ -181,6 +190,11 @@ def calibrate(
         seen=tuple(_errors(best, seen)),
         held_out=tuple(_errors(best, held_out)),
     )
+
+
+def _has_host(setup: Setup) -> bool:
+    """Whether the front end of the software counts: the emulation has one beside a host only."""
+    return setup.overhead.asynchronous
 
 
 def halves(name: str, calls: Sequence[Measured]) -> tuple[Part, Part]:
@@ -214,13 +228,16 @@ def measured(run: Run) -> list[Measured]:
 
     needed = ("sent_s", "input_tokens", "output_tokens", "chunk_s")
     run.measured.require(*needed)
-    rows = (
-        run.measured.frame.filter(pl.col("status") == OK, pl.col("chunk_s").list.len() > 0)
-        .select(needed)
-        .drop_nulls()
-        .sort("sent_s")
-        .collect()
-    )
+    answered = run.measured.frame.filter(pl.col("status") == OK, pl.col("chunk_s").list.len() > 0)
+    if "cached_tokens" in run.measured.columns:
+        cached, asked = answered.select("cached_tokens", "input_tokens").sum().collect().row(0)
+        if cached and cached > MOST_CACHED * asked:
+            raise InputError(
+                f"{run.path}: {cached / asked:.0%} of the prompt tokens came from a prefix cache,"
+                " which hides what they take to compute.",
+                "Measure with the server's prefix cache off, or with prompts that share nothing.",
+            )
+    rows = answered.select(needed).drop_nulls().sort("sent_s").collect()
     return [Measured(*row) for row in rows.iter_rows()]
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
+import tomli_w
 from msgspec import Meta
 
-from servescope.traces.errors import InputError
+from servescope.traces.errors import InputError, OutputFailed
 
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -164,6 +165,29 @@ def data_folder() -> Path:
         return Path(asked).expanduser()
     home = os.environ.get("XDG_CONFIG_HOME", "").strip()
     return (Path(home) if home else Path.home() / ".config") / "servescope"
+
+
+def require_new(name: str, folder: Path) -> None:
+    """Raise InputError when a GPU or an overhead of that name is known, or stands in a folder."""
+    taken = [
+        each
+        for file, kind in (("gpus.toml", Gpu), ("overheads.toml", Overhead))
+        for each in _table(file, kind, folder)
+    ]
+    if _plain(name) in map(_plain, taken):
+        raise InputError(f"There is a GPU or an overhead named {name!r}.", "Choose another name.")
+
+
+def add(file: Path, name: str, entry: msgspec.Struct) -> None:
+    """Add an entry at the end of a user's file; raises OutputFailed if it cannot be written."""
+    text = tomli_w.dumps({name: msgspec.to_builtins(entry, str_keys=True)})
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as end:
+            end.write(f"\n{text}" if end.tell() else text)
+    except OSError as error:
+        raise OutputFailed.of(file, error) from None
+    _table.cache_clear()
 
 
 def find_model(name: str) -> Model:
