@@ -214,7 +214,6 @@ def test_every_plug_in_point_is_in_the_table_and_has_a_page_with_its_entry_point
             "explanation/design.md",
             {
                 *FORMATS,
-                *SYSTEMS,
                 *endpoints.BUILT_IN,
                 *SECTIONS,
                 *PROCESSES,
