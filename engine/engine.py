@@ -211,7 +211,7 @@ class Engine:
     def submit(self, request: Request, now: float) -> None:
         """Put a request at the end of the queue, or raise Refused."""
         self.require_fit(request)
-        self._cut(now)
+        self.cut(now)
         self._requests[request.id] = request
         if self.host is None:
             self._waiting.append(request)
@@ -225,7 +225,7 @@ class Engine:
         """
         if lane in self._steps:
             raise RuntimeError("the step before is not finished")
-        self._advance(now)
+        self.advance(now)
         if self.host is not None:
             busy = bool(self._waiting or self._prefilling or self._decoding)
             now = self.host.wake(now, busy)
@@ -338,7 +338,7 @@ class Engine:
         request = self._requests.get(request_id)
         if request is None:
             return False
-        self._cut(self._now if now is None else now)
+        self.cut(self._now if now is None else now)
         if self.host is not None and self.host.forget(request):
             pass  # it had not come to the queue
         elif request.status is Status.WAITING:
@@ -357,15 +357,22 @@ class Engine:
 
     def advance(self, now: float) -> None:
         """Let pass what ended before `now`, so that the engine is seen as it is."""
-        self._advance(now)
+        if now < self._now:
+            raise RuntimeError(f"the clock went back from {self._now} s to {now} s")
+        self._now = now
+        for step in self._steps.values():
+            if len(step.ends) > 1:
+                self._over(step, min(bisect_left(step.ends, now), len(step.ends) - 1))
 
     def cut(self, now: float) -> None:
-        """Let no step follow the one that runs at `now` without being planned anew."""
-        self._cut(now)
+        """Let pass what ended before `now`, and let no step follow the one that runs."""
+        self.advance(now)
+        for step in self._steps.values():
+            del step.ends[step.over + 1 :]
 
     def hand_over(self, request: Request, now: float) -> None:
         """Let a request that decodes go on elsewhere; its blocks stay until `copied`."""
-        self._cut(now)
+        self.cut(now)
         self._decoding.remove(request)
         del self._requests[request.id]
         self._kept_tokens += request._computed - request.cached_tokens
@@ -377,7 +384,7 @@ class Engine:
 
     def copied(self, request: Request, now: float) -> None:
         """Free the blocks of a request that was handed over."""
-        self._cut(now)
+        self.cut(now)
         self.pool.release(self._handed.pop(request.id))
 
     def receive(self, request: Request, now: float, reserved: int | None = None) -> None:
@@ -385,7 +392,7 @@ class Engine:
 
         Once admitted it waits for its keys and values until `received`.
         """
-        self._cut(now)
+        self.cut(now)
         request.replica = self.number
         self._requests[request.id] = request
         self._kept_tokens -= request._computed - request.cached_tokens  # not computed here
@@ -405,13 +412,13 @@ class Engine:
 
     def received(self, request: Request, now: float) -> None:
         """Let a request decode, now that its keys and values are here."""
-        self._cut(now)
+        self.cut(now)
         del self._receiving[request]
         self.pool.release(self._decoding.add(request))
 
     def reserve(self, blocks: int, now: float) -> bool:
         """Take blocks for a request that is to come; False when there are not so many."""
-        self._cut(now)
+        self.cut(now)
         if blocks > self.pool.room:
             return False
         self.pool.take(blocks)
@@ -420,7 +427,7 @@ class Engine:
 
     def unreserve(self, blocks: int, now: float) -> None:
         """Give back what was reserved."""
-        self._cut(now)
+        self.cut(now)
         self._reserved -= blocks
         self.pool.release(blocks)
 
@@ -485,21 +492,6 @@ class Engine:
             ends.append(now)
             if now >= until:
                 break
-
-    def _advance(self, now: float) -> None:
-        """Let pass what ended before `now`."""
-        if now < self._now:
-            raise RuntimeError(f"the clock went back from {self._now} s to {now} s")
-        self._now = now
-        for step in self._steps.values():
-            if len(step.ends) > 1:
-                self._over(step, min(bisect_left(step.ends, now), len(step.ends) - 1))
-
-    def _cut(self, now: float) -> None:
-        """Let pass what ended before `now`, and let no step follow the one that runs."""
-        self._advance(now)
-        for step in self._steps.values():
-            del step.ends[step.over + 1 :]
 
     def _over(self, step: Step, steps: int) -> None:
         """End all steps up to a number, and begin the next, if there is one."""
