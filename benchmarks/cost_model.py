@@ -37,6 +37,7 @@ from servescope.engine import (
     make_system,
     virtual,
 )
+from servescope.engine.calibrate import Again
 
 MODEL, GPU, OVERHEAD = "Llama-3.1-8B", "H200", "vllm-0.26"
 FITTED_RATE = "16"
@@ -187,28 +188,6 @@ def fit(folder: Path) -> None:
 # --- The whole endpoint --------------------------------------------------------------------------
 
 
-class Recorded:
-    """Requests that come when they came."""
-
-    def __init__(self, requests: list[Request]) -> None:
-        self._due = iter(requests)
-        self._next = next(self._due, None)
-
-    def next_due_s(self) -> float | None:
-        return None if self._next is None else self._next.arrival_s
-
-    def take(self, now: float) -> Iterator[Request]:
-        while self._next is not None and self._next.arrival_s <= now:
-            yield self._next
-            self._next = next(self._due, None)
-
-    def refused(self, request: Request, error: Exception, now: float) -> None:
-        raise error
-
-    def finished(self, request: Request, now: float) -> None:
-        pass
-
-
 def show_loads(folder: Path) -> None:
     """Serve the very requests of every load, and print TTFT and gaps beside the server's."""
     loads: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -231,7 +210,7 @@ def show_loads(folder: Path) -> None:
             Request(str(i), row["n_in"], row["n_out"], row["t0"] - rows[0]["t0"])
             for i, row in enumerate(rows)
         ]
-        virtual.run(Cluster.of(engine), Recorded(requests))
+        virtual.run(Cluster.of(engine), Again(requests))
         ours = [(each.token_s, each.arrival_s) for each in requests]
         real = [(row["times"], 0.0) for row in rows]
         quantiles = []

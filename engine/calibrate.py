@@ -212,7 +212,7 @@ def serve_again(setup: Setup, calls: Sequence[Measured]) -> list[Measured]:
         Request(str(number), call.input_tokens, call.output_tokens, call.sent_s)
         for number, call in enumerate(calls)
     ]
-    run(Cluster.of(setup.engine()), _Again(requests))
+    run(Cluster.of(setup.engine()), Again(requests))
     return [
         Measured(call.sent_s, call.input_tokens, call.output_tokens, request.token_s)
         for call, request in zip(calls, requests, strict=True)
@@ -241,7 +241,7 @@ def measured(run: Run) -> list[Measured]:
     return [Measured(*row) for row in rows.iter_rows()]
 
 
-class _Again:
+class Again:
     """Requests that come when they came."""
 
     def __init__(self, requests: Sequence[Request]) -> None:
@@ -249,14 +249,17 @@ class _Again:
         self._next = next(self._left, None)
 
     def next_due_s(self) -> float | None:
+        """Return when the next one comes."""
         return None if self._next is None else self._next.arrival_s
 
     def take(self, now: float) -> Iterator[Request]:
+        """Yield those that have come by `now`."""
         while self._next is not None and self._next.arrival_s <= now:
             yield self._next
             self._next = next(self._left, None)
 
     def refused(self, request: Request, error: Refused, now: float) -> None:
+        """Raise what the engine says: it is not the endpoint that was measured."""
         raise error
 
     def finished(self, request: Request, now: float) -> None:

@@ -18,6 +18,7 @@ INTER_TOKEN_S = (
 REQUEST_S = (
     0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680,
 )  # fmt: skip
+REQUEST_TOKENS = tuple(step * 10**zeros for zeros in range(6) for step in (1, 2, 5))
 BEHIND_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5)
 
 
@@ -54,7 +55,7 @@ class Histogram:
 
 
 class Latencies:
-    """The latency histograms of one server (s), fed with the requests that got a token."""
+    """The histograms of one server's requests (s, tokens), fed with those that got a token."""
 
     def __init__(self) -> None:
         self.first_token = Histogram(FIRST_TOKEN_S)
@@ -65,6 +66,8 @@ class Latencies:
         self.prefill = Histogram(REQUEST_S)
         self.decode = Histogram(REQUEST_S)
         self.inference = Histogram(REQUEST_S)
+        self.prompt_tokens = Histogram(REQUEST_TOKENS)
+        self.generation_tokens = Histogram(REQUEST_TOKENS)
 
     def observe(self, emitted: Iterable[Request]) -> None:
         """Take in one step's requests, right after the step."""
@@ -81,6 +84,8 @@ class Latencies:
                 self.prefill.observe(times[0] - begun_s)
                 self.decode.observe(times[-1] - times[0])
                 self.inference.observe(times[-1] - begun_s)
+                self.prompt_tokens.observe(request.input_tokens)
+                self.generation_tokens.observe(request.generated)
                 if len(times) > 1:
                     mean = (times[-1] - times[0]) / (len(times) - 1)
                     self.per_output_token.observe(mean)
@@ -136,6 +141,8 @@ def exposition(
         ("vllm:request_prefill_time_seconds", latencies.prefill),
         ("vllm:request_decode_time_seconds", latencies.decode),
         ("vllm:request_inference_time_seconds", latencies.inference),
+        ("vllm:request_prompt_tokens", latencies.prompt_tokens),
+        ("vllm:request_generation_tokens", latencies.generation_tokens),
         ("servescope_engine_behind_seconds", behind),
     ):
         lines += _histogram_lines(name, histogram, labels)

@@ -182,7 +182,7 @@ class Recipe:
         print(f"disagrees: {says}")
 
     def bars(
-        self, groups: Sequence[str], series: Mapping[str, Sequence[float]], label: str
+        self, groups: Sequence[str], series: Mapping[str, Sequence[float | None]], label: str
     ) -> None:
         """Draw bars of each series by group, if a figure is asked for."""
         if self.asked.figure is None:

@@ -56,6 +56,9 @@ def test_the_samples_say_what_the_engine_did() -> None:
     assert samples["vllm:e2e_request_latency_seconds_sum"] == pytest.approx(3.5 + 2.5)
     assert samples["vllm:request_queue_time_seconds_sum"] == pytest.approx(1.0)
     assert samples["vllm:request_time_per_output_token_seconds_count"] == 2
+    assert samples["vllm:request_prompt_tokens_sum"] == 30
+    assert samples['vllm:request_prompt_tokens_bucket{le="10.0"}'] == 1
+    assert samples["vllm:request_generation_tokens_sum"] == 5
 
 
 def test_buckets_are_cumulative_and_end_with_everything() -> None:
