@@ -80,7 +80,7 @@ for name, file in (("sample", "burstgpt_v1.csv"), ("sessions", "burstgpt_v3.csv"
     stamps = np.sort(stamps.filter(table["Response tokens"] > 0).to_numpy())
     for scale in (1, 2, 8):
         spec = WorkloadSpec(trace=f"burstgpt:{name}", time_scale=1 / scale, sessions="none")
-        run = serve(workload_of(spec, seed=0), "vllm_v0", **WHERE)
+        run = serve(workload_of(spec, seed=0), "vllm_v0", context_tokens=32_768, **WHERE)
         sent_s = np.sort([record.sent_s or 0.0 for record in run.records])
         error_s = float(np.abs(sent_s - stamps / scale).max())
         recipe.claim(

@@ -119,7 +119,7 @@ def test_a_name_that_is_nearly_right_is_told_what_is_near(cli: Cli) -> None:
         (["--system", "vllm_v9"], "vllm_v0"),
         (["--param", "chunk_tokens"], "is no parameter. Write it like"),
         (["--param", "chunk=5"], "chunk_tokens"),
-        (["--model", "Lama-9"], "Near it: Llama"),
+        (["--model", "Lama-9"], "Near it: LLaMA"),
         (["--gpu", "H900"], "H100"),
         (["--format", "csv"], "There is no trace format 'csv'. Known: "),
         (["--time-scale", "0"], "--time-scale cannot be that: Expected float >= 1e-06. See"),

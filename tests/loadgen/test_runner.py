@@ -25,7 +25,7 @@ from servescope.loadgen.experiment import (
     SyntheticSpec,
     WorkloadSpec,
 )
-from servescope.loadgen.simulate import engine_of, simulate
+from servescope.loadgen.simulate import cluster_of, simulate
 from servescope.traces import Run, load
 from servescope.traces.errors import EndpointError, OutputExists
 
@@ -36,7 +36,7 @@ ENGINE = EngineSpec(system="sarathi", model="Llama-3.2-1B", tp=2, params={"chunk
 @asynccontextmanager
 async def engine_server() -> AsyncIterator[str]:
     served = web.AppRunner(
-        http.make_app(engine_of(ENGINE), ENGINE.model), handler_cancellation=True, access_log=None
+        http.make_app(cluster_of(ENGINE), ENGINE.model), handler_cancellation=True, access_log=None
     )
     await served.setup()
     await web.TCPSite(served, "127.0.0.1", 0).start()

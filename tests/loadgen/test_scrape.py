@@ -18,7 +18,7 @@ from servescope.loadgen import scrape
 from servescope.loadgen.experiment import EngineSpec
 from servescope.loadgen.gpu import Sampler
 from servescope.loadgen.scrape import Scraper
-from servescope.loadgen.simulate import engine_of
+from servescope.loadgen.simulate import cluster_of
 from servescope.traces import server
 
 PAGES = Path(__file__).parents[1] / "data" / "metrics"
@@ -368,7 +368,9 @@ def grown(folder: Path, name: str) -> float:
 
 
 async def test_the_embedded_engine_says_what_it_did(tmp_path: Path) -> None:
-    app = http.make_app(engine_of(EngineSpec(system="sarathi", model="Llama-3.2-1B", tp=2)), "tiny")
+    app = http.make_app(
+        cluster_of(EngineSpec(system="sarathi", model="Llama-3.2-1B", tp=2)), "tiny"
+    )
     async with listening(app) as url:
         scraper = scraper_of(tmp_path, url, every_s=0.02)
         async with scraping(scraper):
