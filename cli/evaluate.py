@@ -49,7 +49,7 @@ def evaluate(
     The policy runs in a process of its own with limits on time and memory, and its engine is
     checked. Exit code 0: it has a score; 1: it failed, and the JSON says how; 2: your input.
 
-    Example:  servescope evaluate examples/shortest_first.py
+    Example:  servescope evaluate examples/shortest_prompt_chunked.py
     """
     from servescope.loadgen import suite as suites
     from servescope.loadgen.evaluation import evaluate as run
