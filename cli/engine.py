@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from servescope.cli import console
-from servescope.cli.options import PP, TP, Gpu, Json, Model, Overhead, Params, params
+from servescope.cli.options import PP, TP, ContextTokens, Gpu, Json, Model, Overhead, Params, params
 
 if TYPE_CHECKING:
     from servescope.engine.calibrate import Calibration, Error, Part
@@ -98,9 +98,7 @@ def calibrate(
     system: Annotated[str, typer.Option(help="How the endpoint schedules.")] = "vllm_v1",
     param: Params = None,
     overhead: Overhead = "vllm-0.26",
-    context_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Its context length, if it is not the model's.")
-    ] = None,
+    context_tokens: ContextTokens = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the fitted GPU and overhead, to use them by.")
     ] = None,

@@ -92,6 +92,10 @@ Overhead = Annotated[
     str,
     typer.Option(help="What the engine's own software takes: `servescope engine overheads`."),
 ]
+ContextTokens = Annotated[
+    int | None,
+    typer.Option(min=1, help="Longest prompt and answer together; else the model's own."),
+]
 
 
 OPTION_OF = {

@@ -14,6 +14,7 @@ from servescope.cli import console
 from servescope.cli.options import (
     PP,
     TP,
+    ContextTokens,
     Gpu,
     Model,
     Overhead,
@@ -37,6 +38,7 @@ def serve(
     replicas: Replicas = None,
     prefix_cache: PrefixCache = None,
     overhead: Overhead = "plain",
+    context_tokens: ContextTokens = None,
     fault: Annotated[
         list[str] | None,
         typer.Option(help="What goes wrong how often: reset:0.01, stall:0.02:3s, error-503:0.01."),
@@ -69,6 +71,7 @@ def serve(
         replicas=replicas,
         prefix_cache=prefix_cache,
         overhead=overhead,
+        context_tokens=context_tokens,
     )
     cluster = cluster_of(spec)
 

@@ -12,6 +12,7 @@ from servescope.cli.conclude import conclude
 from servescope.cli.options import (
     PP,
     TP,
+    ContextTokens,
     Gpu,
     Json,
     Model,
@@ -49,6 +50,7 @@ def simulate(
     replicas: Replicas = None,
     prefix_cache: PrefixCache = None,
     overhead: Overhead = "plain",
+    context_tokens: ContextTokens = None,
     name: Annotated[str | None, typer.Option(help="Name of the run in reports.")] = None,
     out: Out = None,
     seed: Seed = 0,
@@ -90,6 +92,7 @@ def simulate(
                 replicas=replicas,
                 prefix_cache=prefix_cache,
                 overhead=overhead,
+                context_tokens=context_tokens,
             ),
             seed=seed,
             slo=slo,

@@ -21,7 +21,7 @@ The scheduling systems of the literature that the [emulated engine](../explanati
 
 ```sh
 servescope simulate workload:sarathi-chat --system sarathi -p chunk_tokens=2048 --model mistral-7b --gpu a100-80g
-servescope simulate workload:llumnix-m-m --system llumnix --model llama-2-7b --gpu a10 --replicas 4
+servescope simulate workload:llumnix-m-m --system llumnix --model llama-2-7b --context-tokens 13000 --gpu a10 --replicas 4
 servescope serve --system distserve --model llama-3.1-8b --gpu a100-80g --replicas 2
 ```
 

@@ -173,8 +173,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The embedded engine: a system and its parameters, and replicas of a model on GPUs.
 
     Several names in `gpu` are unlike replicas, each on `tp` x `pp` GPUs. `prefix_cache` None leaves
-    it to the system. A system is known by name, or defined in a Python file. Raises InputError for
-    what contradicts itself.
+    it to the system, `context_tokens` None to the model. A system is known by name, or defined in a
+    Python file. Raises InputError for what contradicts itself.
     """
 
     system: str = "sarathi"
@@ -184,6 +184,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tp: Annotated[int, Meta(ge=1)] = 1
     pp: Annotated[int, Meta(ge=1)] = 1
     overhead: str = "plain"
+    context_tokens: Annotated[int, Meta(ge=1)] | None = None
     replicas: Annotated[int, Meta(ge=1, le=1024)] | None = None
     prefix_cache: bool | None = None
 

@@ -151,6 +151,8 @@ def served(engine: EngineSpec) -> tuple[LaunchSpec, EndpointSpec]:
     command = [sys.executable, "-m", "servescope.cli", "serve", "--system", engine.system]
     command += ["--model", engine.model, "--gpu", ",".join(engine.gpus), "--tp", str(engine.tp)]
     command += ["--pp", str(engine.pp), "--overhead", engine.overhead]
+    if engine.context_tokens is not None:
+        command += ["--context-tokens", str(engine.context_tokens)]
     if engine.prefix_cache is not None:
         command += ["--prefix-cache" if engine.prefix_cache else "--no-prefix-cache"]
     for key, value in engine.params.items():

@@ -53,6 +53,7 @@ def cluster_of(spec: EngineSpec, veil: Veil | None = None) -> Cluster:
         spec.model,
         spec.gpus,
         spec.tp,
+        spec.context_tokens,
         prefix_cache=spec.prefix_cache,
         pp=spec.pp,
         overhead=spec.overhead,
