@@ -45,7 +45,7 @@ def whole(name: str, served: list[Measured]) -> Part:
 def test_coefficients_that_made_the_measures_are_found() -> None:
     """Prompts tell of `mfu`, answers in small and large batches of the rest."""
     truth = setup().with_coefficients((0.45, 0.6, 4e-3, 6e-5, 0.0))
-    made = [serve_again(truth, calls(rate, 150, seed)) for seed, rate in enumerate((0.5, 2.0, 4.0))]
+    made = [serve_again(truth, calls(rate, 100, seed)) for seed, rate in enumerate((0.5, 2.0, 4.0))]
     seen = [whole("slow", made[0]), whole("fast", made[2])]
     found = calibrate(setup(), seen, [whole("between", made[1])])
     assert found.fitted["mfu"] == pytest.approx(0.45, rel=0.05)
