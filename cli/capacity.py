@@ -9,19 +9,20 @@ import typer
 
 from servescope.cli import console, studies
 from servescope.cli.conclude import INTERRUPTED
-from servescope.cli.options import TP, Gpu, Json, Params, Quiet, Seed, run_directory
+from servescope.cli.options import Json, Quiet, Seed, grouped, run_directory
 from servescope.cli.options import slo as read_slo
 from servescope.cli.system_options import (
     AnyModel,
     Backend,
     BaseUrls,
     Emulated,
+    Emulation,
     Headers,
     SystemName,
     named,
     system_of,
 )
-from servescope.cli.workload_options import Asked, with_workload
+from servescope.cli.workload_options import Asked
 
 if TYPE_CHECKING:
     from servescope.analysis.capacity import Probe
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 SEARCH = "Search"
 
 
-@with_workload
+@grouped(workload=Asked, engine=Emulation)
 def capacity(
     context: typer.Context,
     workload: Asked,
+    *,
     slo: Annotated[
         str,
         typer.Option(
@@ -88,10 +90,8 @@ def capacity(
     backend: Backend = "openai",
     header: Headers = None,
     system: Emulated = None,
-    param: Params = None,
     model: AnyModel = None,
-    gpu: Gpu = "H100",
-    tp: TP = 1,
+    engine: Emulation,
     name: SystemName = None,
     out: Annotated[
         Path | None,
@@ -128,7 +128,7 @@ def capacity(
         if value is not None and not value > 0:
             raise InputError(f"--{option} cannot be {value:g}.", "Give a load above 0.")
     wanted = Wanted(
-        system=system_of(base_url, backend, header, system, param, model, gpu, tp, name),
+        system=system_of(base_url, backend, header, system, engine, model, name),
         workload=named(workload),
         slo=slo,
         over=over,

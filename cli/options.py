@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
+from collections.abc import Callable
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -96,6 +100,44 @@ ContextTokens = Annotated[
     int | None,
     typer.Option(min=1, help="Longest prompt and answer together; else the model's own."),
 ]
+
+
+def grouped(**groups: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a verb all options of a group in the place of a parameter.
+
+    A group is a dataclass whose fields are annotated as options, with defaults; the verb is given
+    one of it.
+    """
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        merged: list[inspect.Parameter] = []
+        for parameter in inspect.signature(verb, eval_str=True).parameters.values():
+            if parameter.name not in groups:
+                merged.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+                continue
+            group = groups[parameter.name]
+            hints = get_type_hints(group, include_extras=True)
+            merged += [
+                inspect.Parameter(
+                    field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default,
+                    annotation=hints[field.name],
+                )
+                for field in fields(group)
+            ]  # fmt: skip
+
+        @functools.wraps(verb)
+        def asked(**given: Any) -> None:
+            made = {
+                name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+                for name, group in groups.items()
+            }
+            verb(**made, **given)
+
+        asked.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+        asked.__annotations__ = {parameter.name: parameter.annotation for parameter in merged}
+        return asked
+
+    return decorate
 
 
 OPTION_OF = {

@@ -19,17 +19,18 @@ from servescope.cli.options import (
     alone,
     checked,
     from_file,
+    grouped,
     pairs,
     params,
     run_directory,
 )
 from servescope.cli.options import slo as read_slo
-from servescope.cli.workload_options import Asked, with_workload
+from servescope.cli.workload_options import Asked
 
 WHERE, HOW, PACE, ROUTE = "Endpoint", "Requests", "Pacing", "Replicas"
 
 
-@with_workload
+@grouped(workload=Asked)
 def replay(
     context: typer.Context,
     workload: Asked,

@@ -12,33 +12,19 @@ import typer
 
 from servescope.cli import console
 from servescope.cli.options import (
-    PP,
-    TP,
-    ContextTokens,
-    Gpu,
     Model,
-    Overhead,
-    Params,
-    PrefixCache,
-    Replicas,
     System,
-    checked,
-    gpus,
+    grouped,
 )
-from servescope.cli.options import params as read_params
+from servescope.cli.system_options import Emulation
 
 
+@grouped(engine=Emulation)
 def serve(
+    *,
     system: System = "sarathi",
-    param: Params = None,
     model: Model = "Llama-3.1-8B",
-    gpu: Gpu = "H100",
-    tp: TP = 1,
-    pp: PP = 1,
-    replicas: Replicas = None,
-    prefix_cache: PrefixCache = None,
-    overhead: Overhead = "plain",
-    context_tokens: ContextTokens = None,
+    engine: Emulation,
     fault: Annotated[
         list[str] | None,
         typer.Option(help="What goes wrong how often: reset:0.01, stall:0.02:3s, error-503:0.01."),
@@ -56,24 +42,10 @@ def serve(
     """
     from servescope.engine import http
     from servescope.engine.faults import Fault, Faults
-    from servescope.loadgen.experiment import EngineSpec
     from servescope.loadgen.simulate import cluster_of
 
     faults = Faults(map(Fault.parse, fault or ()), fault_seed)
-    spec = checked(
-        EngineSpec,
-        system=system,
-        params=read_params(param),
-        model=model,
-        gpu=gpus(gpu),
-        tp=tp,
-        pp=pp,
-        replicas=replicas,
-        prefix_cache=prefix_cache,
-        overhead=overhead,
-        context_tokens=context_tokens,
-    )
-    cluster = cluster_of(spec)
+    cluster = cluster_of(engine.spec(system, model))
 
     if end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
@@ -87,7 +59,7 @@ def serve(
     def died(error: Exception) -> None:
         console.error(f"{system} failed, every request is answered with 500: {error}")
 
-    label = f"{system} {model} {gpu}"
+    label = f"{system} {model} {engine.gpu}"
     http.serve(cluster, model, host, port, listening, label, faults, died)
 
 

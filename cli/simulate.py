@@ -10,47 +10,33 @@ import typer
 from servescope.cli import console
 from servescope.cli.conclude import conclude
 from servescope.cli.options import (
-    PP,
-    TP,
-    ContextTokens,
-    Gpu,
     Json,
     Model,
     Out,
-    Overhead,
-    Params,
-    PrefixCache,
     Quiet,
-    Replicas,
     Seed,
     Slo,
     System,
     Warmup,
     checked,
     from_file,
-    gpus,
+    grouped,
     label,
     run_directory,
 )
-from servescope.cli.options import params as read_params
 from servescope.cli.options import slo as read_slo
-from servescope.cli.workload_options import Asked, with_workload
+from servescope.cli.system_options import Emulation
+from servescope.cli.workload_options import Asked
 
 
-@with_workload
+@grouped(workload=Asked, engine=Emulation)
 def simulate(
     context: typer.Context,
     workload: Asked,
+    *,
     system: System = "sarathi",
-    param: Params = None,
     model: Model = "Llama-3.1-8B",
-    gpu: Gpu = "H100",
-    tp: TP = 1,
-    pp: PP = 1,
-    replicas: Replicas = None,
-    prefix_cache: PrefixCache = None,
-    overhead: Overhead = "plain",
-    context_tokens: ContextTokens = None,
+    engine: Emulation,
     name: Annotated[str | None, typer.Option(help="Name of the run in reports.")] = None,
     out: Out = None,
     seed: Seed = 0,
@@ -72,7 +58,7 @@ def simulate(
     Example:  servescope simulate mooncake:sample --system sarathi -p chunk_tokens=2048 --tp 8
     """
     from servescope.loadgen import simulate as virtual
-    from servescope.loadgen.experiment import EngineSpec, Experiment
+    from servescope.loadgen.experiment import Experiment
 
     if workload.experiment_file:
         experiment = from_file(context, Path(workload.experiment_file), name)
@@ -81,19 +67,7 @@ def simulate(
             Experiment,
             name=name or label(system),
             workload=workload.spec(),
-            engine=checked(
-                EngineSpec,
-                system=system,
-                params=read_params(param),
-                model=model,
-                gpu=gpus(gpu),
-                tp=tp,
-                pp=pp,
-                replicas=replicas,
-                prefix_cache=prefix_cache,
-                overhead=overhead,
-                context_tokens=context_tokens,
-            ),
+            engine=engine.spec(system, model),
             seed=seed,
             slo=slo,
             warmup_s=warmup,

@@ -9,17 +9,15 @@ import typer
 
 from servescope.cli import console, studies
 from servescope.cli.options import (
-    TP,
-    Gpu,
     Jobs,
     Json,
-    Params,
     Quiet,
     Seed,
     Slo,
     Trim,
     Warmup,
     checked,
+    grouped,
     run_directory,
 )
 from servescope.cli.options import slo as read_slo
@@ -28,20 +26,22 @@ from servescope.cli.system_options import (
     Backend,
     BaseUrls,
     Emulated,
+    Emulation,
     Headers,
     SystemName,
     named,
     system_of,
 )
-from servescope.cli.workload_options import Asked, with_workload
+from servescope.cli.workload_options import Asked
 
 LOADS = "Loads"
 
 
-@with_workload
+@grouped(workload=Asked, engine=Emulation)
 def sweep(
     context: typer.Context,
     workload: Asked,
+    *,
     rates: Annotated[
         str | None,
         typer.Option(
@@ -70,10 +70,8 @@ def sweep(
     backend: Backend = "openai",
     header: Headers = None,
     system: Emulated = None,
-    param: Params = None,
     model: AnyModel = None,
-    gpu: Gpu = "H100",
-    tp: TP = 1,
+    engine: Emulation,
     name: SystemName = None,
     out: Annotated[
         Path | None,
@@ -106,7 +104,7 @@ def sweep(
     study = checked(
         Study,
         name=f"sweep of {name or system or backend}",
-        systems=[system_of(base_url, backend, header, system, param, model, gpu, tp, name)],
+        systems=[system_of(base_url, backend, header, system, engine, model, name)],
         workloads=[named(workload)],
         rates=_numbers("rates", rates),
         speed_ups=_numbers("speed-ups", speed_ups),

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from servescope.cli.options import checked, gpus, label, pairs, params
+from servescope.cli.options import (
+    PP,
+    TP,
+    ContextTokens,
+    Gpu,
+    Overhead,
+    Params,
+    PrefixCache,
+    Replicas,
+    checked,
+    gpus,
+    label,
+    pairs,
+    params,
+)
 
 if TYPE_CHECKING:
     from servescope.cli.workload_options import Asked
+    from servescope.loadgen.experiment import EngineSpec
     from servescope.loadgen.study import NamedWorkload, SystemSpec
 
 WHERE, ENGINE = "Endpoint", "Embedded engine"
@@ -44,6 +60,40 @@ Emulated = Annotated[
 AnyModel = Annotated[
     str | None, typer.Option(help="Model to ask the server for, or shape that the engine emulates.")
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emulation:
+    """What the options say of the embedded engine beside its system and its model."""
+
+    param: Params = None
+    gpu: Gpu = "H100"
+    tp: TP = 1
+    pp: PP = 1
+    replicas: Replicas = None
+    prefix_cache: PrefixCache = None
+    overhead: Overhead = "plain"
+    context_tokens: ContextTokens = None
+
+    def spec(self, system: str, model: str | None) -> EngineSpec:
+        """Return the engine of an experiment; raises InputError that names a wrong option."""
+        from servescope.loadgen.experiment import EngineSpec
+
+        return checked(
+            EngineSpec,
+            system=system,
+            params=params(self.param),
+            gpu=gpus(self.gpu),
+            tp=self.tp,
+            pp=self.pp,
+            replicas=self.replicas,
+            prefix_cache=self.prefix_cache,
+            overhead=self.overhead,
+            context_tokens=self.context_tokens,
+            **({"model": model} if model else {}),
+        )
+
+
 SystemName = Annotated[str | None, typer.Option(help="Name of the system in what is written.")]
 
 
@@ -52,14 +102,12 @@ def system_of(
     backend: str,
     header: list[str] | None,
     system: str | None,
-    param: list[str] | None,
+    engine: Emulation,
     model: str | None,
-    gpu: str,
-    tp: int,
     name: str | None,
 ) -> SystemSpec:
     """Return the one system that is meant; raises InputError for none and for two."""
-    from servescope.loadgen.experiment import EndpointSpec, EngineSpec
+    from servescope.loadgen.experiment import EndpointSpec
     from servescope.loadgen.study import SystemSpec
     from servescope.traces.errors import InputError
 
@@ -69,11 +117,7 @@ def system_of(
             "Give --base-url, or --system.",
         )
     if system is not None:
-        shape = {"model": model} if model else {}
-        engine = checked(
-            EngineSpec, system=system, params=params(param), gpu=gpus(gpu), tp=tp, **shape
-        )
-        return checked(SystemSpec, name=name or label(system), engine=engine)
+        return checked(SystemSpec, name=name or label(system), engine=engine.spec(system, model))
     endpoint = checked(
         EndpointSpec,
         base_url=base_url,

@@ -2,18 +2,15 @@
 
 A verb takes `workload` in their stead:
 
-    @with_workload
+    @grouped(workload=Asked)
     def replay(context: typer.Context, workload: Asked, ...) -> None: ...
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -382,31 +379,3 @@ def _rate(text: str | None) -> float | None:
     if not rate > 0:
         raise InputError(f"--request-rate cannot be {text}.", "Give a number above 0, or inf.")
     return rate
-
-
-def with_workload(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb every option of Asked in the place of its parameter `workload`."""
-    hints = get_type_hints(Asked, include_extras=True)
-    own = inspect.signature(verb, eval_str=True).parameters
-    ours = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(Asked)
-    ]  # fmt: skip
-    merged: list[inspect.Parameter] = []
-    for parameter in own.values():
-        if parameter.name == "workload":
-            merged += ours
-        else:
-            merged.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-
-    @functools.wraps(verb)
-    def asked(**given: Any) -> None:
-        said = {field.name: given.pop(field.name) for field in fields(Asked)}
-        verb(workload=Asked(**said), **given)
-
-    asked.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
-    asked.__annotations__ = {parameter.name: parameter.annotation for parameter in merged}
-    return asked

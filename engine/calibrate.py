@@ -8,7 +8,7 @@ those that were measured, quantile by quantile.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -16,12 +16,9 @@ import numpy as np
 
 from servescope.engine.catalog import Gpu, Model, Overhead
 from servescope.engine.cluster import Cluster
-from servescope.engine.engine import Engine, Refused
-from servescope.engine.host import Host
-from servescope.engine.kvcache import BlockPool, kv_blocks
+from servescope.engine.engine import Engine, Refused, assemble
 from servescope.engine.policy import System, parts_of
 from servescope.engine.request import Request
-from servescope.engine.step_time import StepTime
 from servescope.engine.virtual import run
 from servescope.traces import Run
 from servescope.traces.errors import InputError
@@ -73,14 +70,10 @@ class Setup:
 
     def engine(self) -> Engine:
         """Return a fresh engine."""
-        parts, software = parts_of(self.system), self.overhead
-        return Engine(
-            parts.schedule,
-            StepTime(self.model, self.gpu, self.tp, software, self.pp),
-            BlockPool(kv_blocks(self.model, self.gpu, self.tp, pp=self.pp)),
-            self.context_tokens or self.model.context_tokens,
-            host=Host(software) if software.asynchronous else None,
-        )
+        return assemble(
+            parts_of(self.system), self.model, self.gpu, self.overhead, self.tp, self.pp,
+            self.context_tokens,
+        )  # fmt: skip
 
     def with_coefficients(self, values: Iterable[float]) -> Setup:
         """Return the setup with other coefficients, in the order of `COEFFICIENTS`."""
@@ -89,7 +82,7 @@ class Setup:
         software = msgspec.structs.replace(
             self.overhead, step_s=step_s, sequence_s=sequence_s, frontend_s=frontend_s
         )
-        return Setup(self.model, gpu, software, self.system, self.tp, self.pp, self.context_tokens)
+        return replace(self, gpu=gpu, overhead=software)
 
     @property
     def coefficients(self) -> tuple[float, ...]:

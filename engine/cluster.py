@@ -14,13 +14,10 @@ from functools import partial
 from itertools import count
 
 from servescope.engine.catalog import PLAIN, find_gpu, find_model, find_overhead
-from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused, Step
-from servescope.engine.host import Host
-from servescope.engine.kvcache import BlockPool, blocks_for, kv_blocks
+from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused, Step, assemble
+from servescope.engine.kvcache import blocks_for
 from servescope.engine.policy import Migrate, Parts, Scale, System, View, parts_of
-from servescope.engine.prefixes import Prefixes
 from servescope.engine.request import Request
-from servescope.engine.step_time import StepTime
 
 # ASSUMED where nothing is said. Llumnix reports 20 to 30 ms of downtime, whatever the length.
 LINK_BANDWIDTH = 25e9
@@ -410,24 +407,16 @@ def deploy(
     """Return replicas of a model, one a name in `gpus`, under a system.
 
     Each is on `tp` x `pp` such GPUs. `prefix_cache` overrides what the system does by itself.
-    Lanes of one GPU have no asynchronous host, whatever the overhead says.
     """
     shape, software = find_model(model), find_overhead(overhead)
     parts = parts_of(system, len(gpus))
     cached = parts.prefix_cache if prefix_cache is None else prefix_cache
 
     def make(gpu: str, number: int) -> Engine:
-        card = find_gpu(gpu)
-        return Engine(
-            parts.schedule,
-            StepTime(shape, card, tp, software, pp),
-            BlockPool(kv_blocks(shape, card, tp, pp=pp), Prefixes() if cached else None),
-            context_tokens or shape.context_tokens,
-            retain=parts.retain,
-            partition=parts.partition,
-            number=number,
-            host=Host(software) if software.asynchronous and not parts.partition else None,
-        )
+        return assemble(
+            parts, shape, find_gpu(gpu), software, tp, pp, context_tokens,
+            cached=cached, number=number,
+        )  # fmt: skip
 
     copied = shape.kv_bytes_per_token(tp) / LINK_BANDWIDTH
     return Cluster(

@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from servescope.engine.catalog import PLAIN, find_gpu, find_model, find_overhead
+from servescope.engine.catalog import (
+    PLAIN,
+    Gpu,
+    Model,
+    Overhead,
+    find_gpu,
+    find_model,
+    find_overhead,
+)
 from servescope.engine.decoding import Decoding
 from servescope.engine.host import Host
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks, shared_blocks
@@ -23,6 +31,7 @@ from servescope.engine.policy import (
     Batch,
     Keep,
     Partition,
+    Parts,
     Pin,
     Retention,
     Scheduler,
@@ -30,7 +39,7 @@ from servescope.engine.policy import (
     View,
     parts_of,
 )
-from servescope.engine.prefixes import Node, Segment
+from servescope.engine.prefixes import Node, Prefixes, Segment
 from servescope.engine.request import Request, Status
 from servescope.engine.step_time import Load, StepTime
 from servescope.traces.errors import InputError, ServescopeError
@@ -701,6 +710,34 @@ class Engine:
         )
 
 
+def assemble(
+    parts: Parts,
+    model: Model,
+    gpu: Gpu,
+    overhead: Overhead,
+    tp: int = 1,
+    pp: int = 1,
+    context_tokens: int | None = None,
+    *,
+    cached: bool = False,
+    number: int = 0,
+) -> Engine:
+    """Return one engine of a system's parts, with a prefix cache if it is `cached`.
+
+    Lanes of one GPU have no asynchronous host, whatever the overhead says.
+    """
+    return Engine(
+        parts.schedule,
+        StepTime(model, gpu, tp, overhead, pp),
+        BlockPool(kv_blocks(model, gpu, tp, pp=pp), Prefixes() if cached else None),
+        context_tokens or model.context_tokens,
+        retain=parts.retain,
+        partition=parts.partition,
+        number=number,
+        host=Host(overhead) if overhead.asynchronous and parts.partition is None else None,
+    )
+
+
 def emulate(
     system: System,
     model: str,
@@ -714,11 +751,7 @@ def emulate(
 
     `context_tokens` lowers or raises the model's own context length.
     """
-    shape, card, host = find_model(model), find_gpu(gpu), find_overhead(overhead)
-    return Engine(
-        parts_of(system).schedule,
-        StepTime(shape, card, tp, host, pp),
-        BlockPool(kv_blocks(shape, card, tp, pp=pp)),
-        context_tokens or shape.context_tokens,
-        host=Host(host) if host.asynchronous else None,
-    )
+    return assemble(
+        parts_of(system), find_model(model), find_gpu(gpu), find_overhead(overhead), tp, pp,
+        context_tokens,
+    )  # fmt: skip

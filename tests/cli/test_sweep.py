@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,3 +95,19 @@ def test_a_sweep_of_a_file_of_an_experiment_is_refused(cli: Cli, tmp_path: Path)
     ended = cli("sweep", "run.toml", "--rates", "1", "--system", "sarathi")
     assert ended.code == 2
     assert "is an experiment and no trace" in ended.err
+
+
+def test_replicas_and_their_cards_are_those_that_were_asked_for(cli: Cli, tmp_path: Path) -> None:
+    """As simulate and serve take them: a sweep of a cluster is a sweep."""
+    out = tmp_path / "sweep"
+    load = ["workload:llumnix-s-s", "--num-prompts", "40", "--rates", "4"]
+    engine = ["--system", "infaas", "--model", "LLaMA-7B", "--context-tokens", "13000"]
+    ended = cli(
+        "sweep", *load, *engine, "--gpu", "A10,A40", "--overhead", "vllm-2023", "--out", out
+    )
+    assert ended.code == 0, ended.err
+    (run,) = out.glob("*/*/experiment.toml")
+    said = tomllib.loads(run.read_text())["engine"]
+    assert (said["gpu"], said["overhead"], said["context_tokens"]) == (
+        ["A10", "A40"], "vllm-2023", 13_000,
+    )  # fmt: skip

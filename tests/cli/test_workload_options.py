@@ -2,7 +2,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from servescope.cli.workload_options import Asked, with_workload
+from servescope.cli.options import grouped
+from servescope.cli.workload_options import Asked
 from servescope.loadgen.experiment import ArrivalSpec, SyntheticSpec, WorkloadSpec
 from servescope.traces.errors import InputError
 
@@ -15,7 +16,7 @@ def spec_of(*words: str) -> WorkloadSpec:
     app = typer.Typer()
 
     @app.command()
-    @with_workload
+    @grouped(workload=Asked)
     def verb(workload: Asked, other: int = 0) -> None:
         found.append(workload.spec())
 
