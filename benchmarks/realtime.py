@@ -25,7 +25,7 @@ import numpy as np
 import uvloop
 
 from servescope.engine import http, make_system
-from servescope.engine.cluster import deploy
+from servescope.engine.assembly import deploy
 from servescope.engine.request import Request
 
 MODEL, GPU, SYSTEM = "Llama-3.1-8B", "H100", "vllm_v1"

@@ -3,6 +3,7 @@
 The HTTP server is `servescope.engine.http`: importing this package does not load it.
 """
 
+from servescope.engine.assembly import deploy, emulate
 from servescope.engine.catalog import (
     Gpu,
     Model,
@@ -14,7 +15,7 @@ from servescope.engine.catalog import (
     models,
     overheads,
 )
-from servescope.engine.cluster import Cluster, Replica, deploy
+from servescope.engine.cluster import Cluster, Replica
 from servescope.engine.decoding import Decoding
 from servescope.engine.engine import (
     BadPlan,
@@ -26,7 +27,6 @@ from servescope.engine.engine import (
     Step,
     Tokens,
     Violation,
-    emulate,
 )
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks
 from servescope.engine.policy import (

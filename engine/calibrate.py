@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from servescope.engine.assembly import assemble
 from servescope.engine.catalog import Gpu, Model, Overhead
 from servescope.engine.cluster import Cluster
-from servescope.engine.engine import Engine, Refused, assemble
+from servescope.engine.engine import Engine, Refused
 from servescope.engine.policy import System, parts_of
 from servescope.engine.request import Request
 from servescope.engine.virtual import run

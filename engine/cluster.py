@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
-from servescope.engine.catalog import PLAIN, find_gpu, find_model, find_overhead
-from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused, Step, assemble
+from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused, Step
 from servescope.engine.kvcache import blocks_for
-from servescope.engine.policy import Migrate, Parts, Scale, System, View, parts_of
+from servescope.engine.policy import Migrate, Parts, Scale, View
 from servescope.engine.request import Request
 
 # ASSUMED where nothing is said. Llumnix reports 20 to 30 ms of downtime, whatever the length.
-LINK_BANDWIDTH = 25e9
 DOWNTIME_S = 0.025
 START_UP_S = 30.0
 
@@ -391,38 +389,4 @@ def stuck() -> Deadlock:
     return Deadlock(
         "Requests are left, and nothing is on its way that would move them.",
         "The system's parts wait for each other: look at what it pins and hands over.",
-    )
-
-
-def deploy(
-    system: System,
-    model: str,
-    gpus: Sequence[str],
-    tp: int = 1,
-    context_tokens: int | None = None,
-    prefix_cache: bool | None = None,
-    pp: int = 1,
-    overhead: str = PLAIN,
-) -> Cluster:
-    """Return replicas of a model, one a name in `gpus`, under a system.
-
-    Each is on `tp` x `pp` such GPUs. `prefix_cache` overrides what the system does by itself.
-    """
-    shape, software = find_model(model), find_overhead(overhead)
-    parts = parts_of(system, len(gpus))
-    cached = parts.prefix_cache if prefix_cache is None else prefix_cache
-
-    def make(gpu: str, number: int) -> Engine:
-        return assemble(
-            parts, shape, find_gpu(gpu), software, tp, pp, context_tokens,
-            cached=cached, number=number,
-        )  # fmt: skip
-
-    copied = shape.kv_bytes_per_token(tp) / LINK_BANDWIDTH
-    return Cluster(
-        parts,
-        [make(gpu, number) for number, gpu in enumerate(gpus)],
-        gpus,
-        copy_s=lambda tokens: tokens * copied,
-        another=partial(make, gpus[0]),
     )

@@ -14,34 +14,22 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from servescope.engine.catalog import (
-    PLAIN,
-    Gpu,
-    Model,
-    Overhead,
-    find_gpu,
-    find_model,
-    find_overhead,
-)
 from servescope.engine.decoding import Decoding
 from servescope.engine.host import Host
-from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, kv_blocks, shared_blocks
+from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, shared_blocks
 from servescope.engine.policy import (
     WHOLE,
     Batch,
     Keep,
     Partition,
-    Parts,
     Pin,
     Retention,
     Scheduler,
-    System,
     View,
-    parts_of,
 )
-from servescope.engine.prefixes import Node, Prefixes, Segment
+from servescope.engine.prefixes import Node, Segment
 from servescope.engine.request import Request, Status
-from servescope.engine.step_time import Load, StepTime
+from servescope.engine.step_time import Load
 from servescope.traces.errors import InputError, ServescopeError
 
 
@@ -708,50 +696,3 @@ class Engine:
             f"{type(self.system).__name__} plans {what}.",
             "A policy may admit who waits, and preempt or compute who runs.",
         )
-
-
-def assemble(
-    parts: Parts,
-    model: Model,
-    gpu: Gpu,
-    overhead: Overhead,
-    tp: int = 1,
-    pp: int = 1,
-    context_tokens: int | None = None,
-    *,
-    cached: bool = False,
-    number: int = 0,
-) -> Engine:
-    """Return one engine of a system's parts, with a prefix cache if it is `cached`.
-
-    Lanes of one GPU have no asynchronous host, whatever the overhead says.
-    """
-    return Engine(
-        parts.schedule,
-        StepTime(model, gpu, tp, overhead, pp),
-        BlockPool(kv_blocks(model, gpu, tp, pp=pp), Prefixes() if cached else None),
-        context_tokens or model.context_tokens,
-        retain=parts.retain,
-        partition=parts.partition,
-        number=number,
-        host=Host(overhead) if overhead.asynchronous and parts.partition is None else None,
-    )
-
-
-def emulate(
-    system: System,
-    model: str,
-    gpu: str,
-    tp: int = 1,
-    context_tokens: int | None = None,
-    pp: int = 1,
-    overhead: str = PLAIN,
-) -> Engine:
-    """Return an engine for a model on `tp` x `pp` GPUs, with an overhead, all by name.
-
-    `context_tokens` lowers or raises the model's own context length.
-    """
-    return assemble(
-        parts_of(system), find_model(model), find_gpu(gpu), find_overhead(overhead), tp, pp,
-        context_tokens,
-    )  # fmt: skip

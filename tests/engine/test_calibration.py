@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from servescope.engine.engine import Engine, emulate
+from servescope.engine.assembly import emulate
+from servescope.engine.engine import Engine
 from servescope.engine.request import Request
 from servescope.engine.systems.sarathi import Sarathi
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servescope.engine.cluster import Cluster, Replica, deploy
+from servescope.engine.assembly import deploy
+from servescope.engine.cluster import Cluster, Replica
 from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused
 from servescope.engine.kvcache import BlockPool
 from servescope.engine.policy import Batch, Keep, Migrate, Parts, Scale, View

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from servescope.engine.cluster import Cluster, deploy
-from servescope.engine.engine import Engine, emulate
+from servescope.engine.assembly import deploy, emulate
+from servescope.engine.cluster import Cluster
+from servescope.engine.engine import Engine
 from servescope.engine.request import Request
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "engine.md"

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused, Step, emulate
+from servescope.engine.assembly import emulate
+from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused, Step
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool
 from servescope.engine.policy import Batch, System, View
 from servescope.engine.prefixes import Prefixes, Segment

@@ -5,9 +5,10 @@ from collections import deque
 
 import pytest
 
+from servescope.engine.assembly import emulate
 from servescope.engine.catalog import Overhead
 from servescope.engine.cluster import Cluster
-from servescope.engine.engine import Engine, emulate
+from servescope.engine.engine import Engine
 from servescope.engine.host import Host
 from servescope.engine.kvcache import BlockPool
 from servescope.engine.request import Request

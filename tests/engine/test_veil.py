@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from servescope.engine.cluster import Cluster, Replica, deploy
+from servescope.engine.assembly import deploy
+from servescope.engine.cluster import Cluster, Replica
 from servescope.engine.engine import BadPlan, Violation
 from servescope.engine.policy import Batch, Keep, Parts, System, View
 from servescope.engine.request import Request

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from servescope.engine.assembly import emulate
 from servescope.engine.cluster import Cluster
-from servescope.engine.engine import Engine, Step, emulate
+from servescope.engine.engine import Engine, Step
 from servescope.engine.kvcache import BlockPool
 from servescope.engine.policy import WHOLE
 from servescope.engine.request import Request

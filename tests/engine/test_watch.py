@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from servescope.engine.cluster import Cluster, deploy
+from servescope.engine.assembly import deploy
+from servescope.engine.cluster import Cluster
 from servescope.engine.engine import Violation
 from servescope.engine.policy import Batch, View
 from servescope.engine.prefixes import Segment

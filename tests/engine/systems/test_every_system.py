@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from servescope.engine.cluster import Cluster, deploy
+from servescope.engine.assembly import deploy
+from servescope.engine.cluster import Cluster
 from servescope.engine.engine import Engine, Refused
 from servescope.engine.kvcache import BlockPool
 from servescope.engine.policy import Batch, Scheduler, View, parts_of
