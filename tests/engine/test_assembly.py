@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from servescope.engine import deploy, emulate, kv_blocks, make_system
+from servescope.engine import BLOCK_TOKENS, deploy, emulate, kv_blocks, make_system
 from servescope.engine.catalog import find_gpu, find_model
 from servescope.traces.errors import InputError
+
+
+def test_an_engine_is_made_from_names() -> None:
+    engine = emulate(make_system("sarathi"), "llama-3.1-8b", "h200", context_tokens=16_384)
+    assert engine.context_tokens == 16_384
+    assert engine.pool.total * BLOCK_TOKENS > 800_000
 
 
 def test_each_replica_has_its_own_card_and_number() -> None:

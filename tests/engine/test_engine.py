@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servescope.engine.assembly import emulate
 from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused, Step
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool
 from servescope.engine.policy import Batch, System, View
@@ -347,9 +346,3 @@ def test_the_clock_does_not_go_back() -> None:
     engine.submit(Request("a", 10, 1, 5.0), 5.0)
     with pytest.raises(RuntimeError, match="went back"):
         engine.begin(4.0)
-
-
-def test_an_engine_is_made_from_names() -> None:
-    engine = emulate(make_system("sarathi"), "llama-3.1-8b", "h200", context_tokens=16_384)
-    assert engine.context_tokens == 16_384
-    assert engine.pool.total * BLOCK_TOKENS > 800_000
