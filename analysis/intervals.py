@@ -8,8 +8,9 @@ says how sure the whole is (batch means and sectioning, Asmussen and Glynn 2007,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -143,3 +144,36 @@ def alikeness(values: Floats) -> float:
         return 1.0
     r = float((centred[1:] * centred[:-1]).sum()) / total + 1 / len(values)
     return math.sqrt((1 + r) / (1 - min(r, MOST_ALIKE))) if r > ALIKE else 1.0
+
+
+def of_sums(
+    sums: Floats,
+    statistic: Callable[[Floats], Floats],
+    link: Literal["identity", "log", "fisher"] = "identity",
+) -> Interval | None:
+    """Return a statistic of sums over sections of time, shape (sections, sums), with its interval.
+
+    `statistic` takes sums, shape (..., sums), to values, shape (...). The sections are left out one
+    at a time (the delete-one-block jackknife, Shao and Tu 1995, chapter 9), on the scale of `link`:
+    log for what is above 0, Fisher's z for correlations. None for fewer than two sections, or a
+    statistic that cannot be had without one of them.
+    """
+    forth, back = _LINKS[link]
+    count = len(sums)
+    with np.errstate(all="ignore"):
+        total = sums.sum(axis=0)
+        whole = float(statistic(total))
+        at = float(forth(np.float64(whole)))
+        without = forth(statistic(total - sums))
+    if count < 2 or not math.isfinite(at) or not np.isfinite(without).all():
+        return None
+    reach = reach_of((count - 1) * (without.mean() - without))
+    low, high = (float(back(np.float64(at + side))) for side in (-reach, reach))
+    return Interval(whole, low, high)
+
+
+_LINKS = {
+    "identity": (np.positive, np.positive),
+    "log": (np.log, np.exp),
+    "fisher": (np.arctanh, np.tanh),
+}

@@ -1,0 +1,114 @@
+"""What a trace asks for, as one compact table in memory, in the order of arrival."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+from polars import col
+
+from servescope.analysis.sample import Floats
+from servescope.traces.provenance import Provenance
+from servescope.traces.status import OK
+from servescope.traces.trace import Trace
+
+# Names become numbers, so that ten million rows take some 40 bytes each.
+_COLUMNS: dict[str, pl.Expr] = {
+    "arrival_s": col("arrival_s"),
+    "input_tokens": col("input_tokens").cast(pl.Int32),
+    "output_tokens": col("output_tokens").cast(pl.Int32),
+    "model": col("model").cast(pl.Categorical),
+    "call_class": col("call_class").cast(pl.Categorical),
+    "client_id": col("client_id").cast(pl.Categorical),
+    "program_id": pl.when(col("program_id").is_not_null()).then(col("program_id").hash()),
+    "turn": col("turn").cast(pl.Int32),
+    "delay_s": col("delay_s"),
+    "delay_kind": col("delay_kind").cast(pl.Categorical),
+    "status": col("status").cast(pl.Categorical),
+    "observed_e2e_s": col("observed_e2e_s").cast(pl.Float32),
+}
+
+
+@dataclass(frozen=True)
+class Demand:
+    """The calls of a trace with what an analysis needs of them; `programs` are named by hashes.
+
+    `calls` are in order of arrival where all calls are on one clock (`timed`), else as they stand
+    in the source. A column that says nothing is not there. `out_of_order` counts the calls that the
+    source has after a later one.
+    """
+
+    trace: Trace
+    calls: pl.DataFrame
+    timed: bool
+    out_of_order: int = 0
+
+    @classmethod
+    def of(cls, trace: Trace) -> Demand:
+        """Read a trace into memory; raises BadRow for rows that make no sense."""
+        there = [name for name in _COLUMNS if name in trace.columns]
+        parts = [
+            batch.select(_COLUMNS[name].alias(name) for name in there)
+            for batch in trace.batches(*there)
+        ]
+        calls = (
+            pl.concat(parts, rechunk=True) if parts else trace.frame.select(there).head(0).collect()
+        )
+        del parts
+        silent = [name for name in there if calls[name].null_count() == calls.height]
+        calls = calls.drop(silent)
+        timed = "arrival_s" in calls.columns and trace.provenance.arrival_basis == "trace"
+        back = 0
+        if timed:
+            at = calls["arrival_s"].drop_nulls().to_numpy()
+            back = int((at[1:] < at[:-1]).sum())
+            if back or calls["arrival_s"].null_count():
+                calls = calls.sort("arrival_s", nulls_last=True, maintain_order=True)
+        return cls(trace, calls, timed, back)
+
+    def __len__(self) -> int:
+        """How many calls."""
+        return self.calls.height
+
+    @property
+    def about(self) -> Provenance:
+        """Where the trace came from."""
+        return self.trace.provenance
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that say something."""
+        return self.calls.columns
+
+    @cached_property
+    def arrivals(self) -> Floats:
+        """When calls arrived (s), ascending: shape (n,), empty unless `timed`."""
+        if not self.timed:
+            return pl.Series([], dtype=pl.Float64).to_numpy()
+        return self.calls["arrival_s"].drop_nulls().to_numpy()
+
+    @cached_property
+    def placed(self) -> pl.DataFrame:
+        """The calls that `arrivals` are of, row by row; none unless `timed`."""
+        return self.calls.head(len(self.arrivals))
+
+    @property
+    def span_s(self) -> float:
+        """From the first arrival to the last; 0 of fewer than two."""
+        at = self.arrivals
+        return float(at[-1] - at[0]) if len(at) > 1 else 0.0
+
+    @cached_property
+    def failed(self) -> pl.Series | None:
+        """Whether each call failed; None where the trace does not say, null where a call does not.
+
+        A call counts as known if its status is not `unknown`.
+        """
+        if "status" not in self.columns:
+            return None
+        status = self.calls["status"].cast(pl.String)
+        known = self.calls.select(
+            pl.when(status.is_not_null() & (status != "unknown")).then(status != OK).alias("failed")
+        )["failed"]
+        return known if known.null_count() < len(known) else None
