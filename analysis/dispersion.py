@@ -36,14 +36,11 @@ def of_counts(arrivals: Floats, finest_s: float) -> pl.DataFrame:
     for counts in Counts.of(arrivals, finest_s).octaves():
         section, sizes = counts.sections(SECTIONS)
         many, number = len(sizes), counts.number.astype(np.float64)
-        next_to = np.zeros(len(number))
-        if len(number) > 1:
-            near = np.diff(counts.place) == 1
-            next_to[:-1][near] = number[:-1][near] * number[1:][near]
+        steps = _squared_steps(counts)
         sums = np.stack(
             [
                 sizes.astype(np.float64),
-                *(np.bincount(section, x, many) for x in (number, number**2, next_to)),
+                *(np.bincount(section, x, many) for x in (number, number**2, steps)),
             ],
             axis=-1,
         )
@@ -79,9 +76,22 @@ def _fano(sums: Floats) -> Floats:
 
 
 def _allan(sums: Floats) -> Floats:
-    windows, first, second, product = (sums[..., i] for i in range(4))
-    pairs = windows - 1
-    return np.asarray((second * pairs / windows - product) / pairs / (first / windows))
+    windows, first, _, steps = (sums[..., i] for i in range(4))
+    return np.asarray(steps / 2 / (windows - 1) / (first / windows))
+
+
+def _squared_steps(counts: Counts) -> Floats:
+    """Return the squared differences of neighbouring windows, each with a window that is held."""
+    number = counts.number.astype(np.float64)
+    near = np.diff(counts.place) == 1
+    to_next = number**2
+    to_next[:-1][near] = np.diff(number)[near] ** 2
+    from_empty = number**2
+    from_empty[1:][near] = 0.0
+    if len(number):  # the first window has nothing before it, the last nothing behind
+        from_empty[0] *= counts.place[0] > 0
+        to_next[-1] *= counts.place[-1] < counts.windows - 1
+    return to_next + from_empty
 
 
 def of_intervals(draws: Sequence[Floats]) -> pl.DataFrame:

@@ -53,9 +53,9 @@ def _beta_binomial(n: Ints, k: Ints) -> tuple[float, float]:
     from scipy import optimize, special
 
     # a split is as likely as its mirror image
-    pairs = np.stack([n, np.minimum(k, n - k)])
-    pairs, times = np.unique(pairs, axis=1, return_counts=True)
-    size, part = pairs.astype(np.float64)
+    most = int(n.max()) + 1
+    pairs, times = np.unique(n * most + np.minimum(k, n - k), return_counts=True)
+    size, part = (x.astype(np.float64) for x in np.divmod(pairs, most))
     binomial = float((times * size).sum()) * np.log(0.5)
 
     def less(correlation: float) -> float:

@@ -1,0 +1,174 @@
+"""Heavy tails: where a power law begins and how steep it is, and a log-normal body under it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, special
+
+from servescope.analysis.intervals import Interval
+from servescope.analysis.sample import Floats
+
+_CANDIDATES = 100
+_FEWEST = 50  # values of a tail
+_NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A power law from `least` on: the share above x is (least / x)^exponent of the tail's.
+
+    `share` is what the tail holds of all values. `lognormal_z` compares with a log-normal from
+    `least` on (Vuong's test): above 1.96 the power law fits better, below -1.96 worse.
+    """
+
+    least: float
+    exponent: Interval
+    share: float
+    values: float
+    distance: float
+    lognormal_z: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spliced:
+    """A log-normal below `threshold` and a Pareto of `exponent` above it, with the tail's share."""
+
+    threshold: float
+    mu: float
+    sigma: float
+    exponent: float
+    tail_share: float
+    distance: float
+    aic: float
+
+
+def power_law(values: Floats, weights: Floats) -> Tail | None:
+    """Fit a power law to the tail of distinct values, ascending and above 0, seen `weights` times.
+
+    It begins where its KS distance is least (Clauset, Shalizi and Newman 2009), with 50 values or
+    more above; the exponent is Hill's estimate, with the interval of independent values. None where
+    there are too few.
+    """
+    logs = np.log(values)
+    above = np.cumsum(weights[::-1])[::-1]
+    sums = np.cumsum((weights * logs)[::-1])[::-1]
+    possible = np.flatnonzero((above >= _FEWEST) & (logs < logs[-1]))
+    # a tail of values that are nearly all alike is none
+    possible = possible[: max(0, len(values) - 10)]
+    if not len(possible):
+        return None
+    at = np.unique(np.geomspace(1, len(possible), min(_CANDIDATES, len(possible))).astype(int))
+    best, least = None, math.inf
+    for k in len(possible) - at:
+        first = possible[k]
+        mean = sums[first] / above[first] - logs[first]
+        if mean <= 0:
+            continue
+        exponent = 1 / mean
+        model = -np.expm1(-exponent * (logs[first:] - logs[first]))
+        upto = np.cumsum(weights[first:]) / above[first]
+        below = upto - weights[first:] / above[first]
+        apart = float(np.maximum(upto - model, model - below).max())
+        if apart < least:
+            best, least = (int(first), exponent), apart
+    if best is None:
+        return None
+    first, exponent = best
+    size = float(above[first])
+    reach = _NORMAL_95 * exponent / math.sqrt(size)
+    return Tail(
+        float(values[first]),
+        Interval(exponent, exponent - reach, exponent + reach),
+        size / float(weights.sum()),
+        size,
+        least,
+        _vuong(logs[first:], weights[first:], exponent),
+    )
+
+
+def _vuong(logs: Floats, weights: Floats, exponent: float) -> float:
+    """Return how many standard errors the power law is likelier than a cut log-normal."""
+    start, size = logs[0], weights.sum()
+    centre = float((weights * logs).sum() / size)
+    spread = math.sqrt(float((weights * (logs - centre) ** 2).sum() / size)) or 1e-6
+
+    def density(p: Floats) -> Floats:
+        mu, sigma = p[0], math.exp(p[1])
+        z = (logs - mu) / sigma
+        beyond = special.log_ndtr((mu - start) / sigma)
+        return np.asarray(-0.5 * z * z - math.log(sigma) - 0.5 * math.log(2 * math.pi) - beyond)
+
+    found = optimize.minimize(
+        lambda p: -float((weights * density(p)).sum()),
+        [centre, math.log(spread)],
+        method="Nelder-Mead",
+        options={"maxiter": 400, "xatol": 1e-4, "fatol": 1e-6},
+    )
+    gain = math.log(exponent) - exponent * (logs - start) - density(found.x)
+    mean = float((weights * gain).sum() / size)
+    error = math.sqrt(float((weights * (gain - mean) ** 2).sum()) / size / size)
+    return mean / error if error > 0 else 0.0
+
+
+def spliced(values: Floats, weights: Floats, tail: Tail) -> Spliced | None:
+    """Fit a log-normal body below the beginning of a tail (cut there), and keep the tail above."""
+    inside = values < tail.least
+    size, total = float(weights[inside].sum()), float(weights.sum())
+    if size < _FEWEST or inside.sum() < 5:
+        return None
+    logs, weight = np.log(values[inside]), weights[inside]
+    end = math.log(tail.least)
+    centre = float((weight * logs).sum() / size)
+    spread = math.sqrt(float((weight * (logs - centre) ** 2).sum() / size)) or 1e-6
+
+    def loss(p: Floats) -> float:
+        mu, sigma = p[0], math.exp(p[1])
+        z = (logs - mu) / sigma
+        inside_log = special.log_ndtr((end - mu) / sigma)
+        return float((weight * (0.5 * z * z + p[1] + inside_log)).sum()) / size
+
+    found = optimize.minimize(loss, [centre, math.log(spread)], method="Nelder-Mead")
+    mu, sigma = float(found.x[0]), math.exp(float(found.x[1]))
+    share = 1 - size / total
+    x = np.log(values)
+    with np.errstate(over="ignore"):
+        body = (1 - share) * np.exp(
+            np.minimum(special.log_ndtr((x - mu) / sigma) - special.log_ndtr((end - mu) / sigma), 0)
+        )
+        above = 1 - share * np.exp(-tail.exponent.estimate * np.maximum(x - end, 0))
+    model = np.where(inside, body, above)
+    upto = np.cumsum(weights) / total
+    apart = float(np.maximum(upto - model, model - (upto - weights / total)).max())
+    below = -size * (float(found.fun) + 0.5 * math.log(2 * math.pi)) - float((weight * logs).sum())
+    tail_logs, tail_weight = x[~inside], weights[~inside]
+    a = tail.exponent.estimate
+    over = float((tail_weight * (math.log(a) + a * end - (a + 1) * tail_logs)).sum())
+    mixed = size * math.log(1 - share) + (total - size) * math.log(share)
+    return Spliced(
+        tail.least, mu, sigma, a, share, apart, 2 * 5 - 2 * (below + over + mixed)
+    )
+
+
+def zipf(weights: Floats, least: int = 1) -> tuple[float, float] | None:
+    """Fit the counts of ranked items, descending, by count proportional to rank^-exponent.
+
+    Returns the exponent by maximum likelihood over the ranks there are, and its standard error.
+    None for fewer than three items.
+    """
+    counts = np.sort(weights[weights >= least])[::-1].astype(np.float64)
+    if len(counts) < 3:
+        return None
+    logs = np.log(np.arange(1, len(counts) + 1))
+    total, weighed = counts.sum(), float((counts * logs).sum())
+
+    def loss(exponent: float) -> float:
+        return exponent * weighed + total * float(special.logsumexp(-exponent * logs))
+
+    found = optimize.minimize_scalar(loss, bounds=(0.0, 6.0), method="bounded")
+    exponent = float(found.x)
+    p = np.exp(-exponent * logs - special.logsumexp(-exponent * logs))
+    spread = float((p * logs**2).sum() - (p * logs).sum() ** 2)
+    return exponent, 1 / math.sqrt(total * spread) if spread > 0 else math.inf
