@@ -1,0 +1,379 @@
+"""Sessions and programs: turns, pauses, growth of the context, duration, shape, concentration."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from servescope.analysis import copulas, mixtures, turns
+from servescope.analysis.clock import Audit
+from servescope.analysis.concentration import Concentration
+from servescope.analysis.demand import Demand
+from servescope.analysis.findings import Findings, Statistic, TableOf
+from servescope.analysis.intervals import bounded, of_mean
+from servescope.analysis.sample import Sample
+
+SECTIONS = 10
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+_FEWEST = 20
+_LIVE = 200
+_BY_PROGRAM = "means of 10 sections of programs in order of their start, Student's t"
+
+STATISTICS = {
+    "programs": Statistic("programs that calls name", "programs", "count"),
+    "outside": Statistic("calls that name no program", "calls", "count"),
+    "turns_mean": Statistic("calls of a program", "calls", "mean", _BY_PROGRAM),
+    "single_share": Statistic("programs of one call", "share", "count", _BY_PROGRAM),
+    "multi_turn_share": Statistic("calls in programs of several, of all calls", "share", "count"),
+    "continuation_share": Statistic(
+        "calls that are not the first of their program, of those in programs", "share", "count"
+    ),
+    "shrink_share": Statistic("steps at which the prompt becomes shorter", "share", "count"),
+    "successive_pauses": Statistic(
+        "rank correlation of a pause with the next in the same program",
+        "1",
+        "Spearman's",
+        "delete-one jackknife over 20 sections, Fisher's z",
+    ),
+    "live_mean": Statistic(
+        "programs between their first and last call at once", "programs", "integral over time"
+    ),
+    "live_max": Statistic("most such programs at once", "programs", "maximum"),
+    "top_programs_80": Statistic(
+        "smallest share of programs that holds 80 % of the tokens", "share", "sorted sums"
+    ),
+    "gini_tokens": Statistic("Gini coefficient of tokens over programs", "1", "sorted sums"),
+    "joins": Statistic("calls that wait for several", "calls", "count"),
+    "forks": Statistic("calls that several wait for", "calls", "count"),
+    "fan_out_max": Statistic("most calls that wait for one", "calls", "maximum"),
+    "depth_mean": Statistic("calls on the longest path of a program", "calls", "mean", _BY_PROGRAM),
+    "depth_max": Statistic("longest path of any program", "calls", "maximum"),
+    "parallelism": Statistic("calls over calls on the longest path", "1", "ratio of sums"),
+    "critical_path_s": Statistic(
+        "median time of the longest path: what the source measured of calls, and pauses",
+        "s",
+        "median over programs whose calls all have a measured time",
+    ),
+}
+TABLES = {
+    "turns": TableOf(
+        "programs by their number of calls",
+        {"turns": "calls", "programs": "programs", "share": "share"},
+        "count",
+    ),
+    "turn_fits": TableOf(
+        "models of the number of calls, best first",
+        {"family": "name", "parameters": "by name", "distance": "1", "aic_above_best": "1"},
+        "maximum likelihood from 1 on",
+    ),
+    "session_quantiles": TableOf(
+        "quantiles of what programs show; null where a sample is too small to bound one",
+        {
+            "of": "name",
+            "n": "values",
+            "mean": "unit",
+            "p10": "unit",
+            "p25": "unit",
+            "p50": "unit",
+            "p75": "unit",
+            "p90": "unit",
+            "p99": "unit",
+            "max": "unit",
+        },
+        "order statistics; gap: from one arrival to the next; pause: from the end of what is waited"
+        " for; growth: tokens by which a prompt is longer than the one before; duration: from first"
+        " arrival to last",
+    ),
+    "pause_parts": TableOf(
+        "parts of the best mixture of log-normals, of pauses and gaps above 0",
+        {"of": "name", "share": "share", "median_s": "s", "sigma": "1", "distance": "1"},
+        "EM, number by BIC; KS distance of the whole",
+    ),
+    "growth": TableOf(
+        "prompts by their place in the program",
+        {"turn": "place", "calls": "calls", "input_p50": "tokens", "output_p50": "tokens"},
+        "medians",
+    ),
+    "live_programs": TableOf(
+        "programs that have begun and not yet had their last call",
+        {"t_s": "s", "programs": "programs"},
+        "count at moments",
+    ),
+    "concentration": TableOf(
+        "tokens held by the largest programs",
+        {"programs_share": "share", "tokens_share": "share"},
+        "sorted sums (Lorenz curve from the top)",
+    ),
+}
+
+
+def found(demand: Demand, audit: Audit, findings: Findings) -> None:
+    """Describe programs."""
+    if "program_id" not in demand.columns:
+        findings.leave_out("sessions and programs", "no call names one")
+        return
+    calls = demand.calls.with_row_index("row").filter(pl.col("program_id").is_not_null())
+    findings.say("outside", demand.calls.height - calls.height)
+    timed = "arrival_s" in calls.columns
+    order = ["arrival_s", "row"] if timed else ["row"]
+    programs = (
+        calls.group_by("program_id")
+        .agg(
+            first=pl.col("row").min(),
+            turns=pl.len(),
+            tokens=pl.col("input_tokens").fill_null(0).cast(pl.Int64).sum()
+            + pl.col("output_tokens").fill_null(0).cast(pl.Int64).sum()
+            if {"input_tokens", "output_tokens"} <= set(calls.columns)
+            else pl.lit(0),
+            **(
+                {"begin_s": pl.col("arrival_s").min(), "end_s": pl.col("arrival_s").max()}
+                if timed
+                else {}
+            ),
+        )
+        .sort("first")
+    )
+    _turns(programs, demand, calls.height, findings)
+    _concentration(programs, findings)
+    if demand.timed:
+        _live(programs, audit, findings)
+    if not (programs["turns"] > 1).any():
+        findings.leave_out("pauses, growth and shape", "every program has one call")
+        return
+    calls = calls.sort(order, maintain_order=True)
+    _steps(calls, programs, timed, findings)
+    _shape(demand, programs, findings)
+
+
+def _turns(programs: pl.DataFrame, demand: Demand, inside: int, findings: Findings) -> None:
+    count = programs.height
+    turn = programs["turns"].to_numpy()
+    section = np.arange(count) * SECTIONS // count
+    findings.say("programs", count)
+    sample = Sample.of(turn, section, SECTIONS)
+    findings.say("turns_mean", of_mean(sample) or sample.mean(), n=count)
+    single = Sample.of(turn == 1, section, SECTIONS)
+    findings.say("single_share", of_mean(single) or single.mean(), n=count)
+    several = int(turn[turn > 1].sum())
+    findings.say("multi_turn_share", several / len(demand), n=len(demand))
+    findings.say("continuation_share", (inside - count) / inside, n=inside)
+    table = programs["turns"].value_counts().sort("turns").rename({"count": "programs"})
+    findings.table(
+        "turns",
+        table.with_columns(pl.col("turns").cast(pl.Int64), share=pl.col("programs") / count),
+    )
+    if count < _FEWEST:
+        findings.leave_out("models of turns", f"{count} programs are too few")
+        return
+    values, weights = (table[c].to_numpy().astype(np.float64) for c in ("turns", "programs"))
+    made = turns.fit(values, weights)
+    if made:
+        findings.table(
+            "turn_fits",
+            pl.DataFrame(
+                {
+                    "family": [f.family for f in made],
+                    "parameters": [
+                        ", ".join(f"{k} {v:.4g}" for k, v in f.parameters.items()) for f in made
+                    ],
+                    "distance": [f.distance for f in made],
+                    "aic_above_best": [f.aic - made[0].aic for f in made],
+                }
+            ),
+        )
+
+
+def _concentration(programs: pl.DataFrame, findings: Findings) -> None:
+    held = Concentration.of(programs["tokens"].to_numpy())
+    if held is None or programs.height < 2:
+        return
+    findings.say("top_programs_80", held.share_holding(0.8), n=programs.height)
+    findings.say("gini_tokens", held.gini, n=programs.height)
+    items, shares = held.curve()
+    findings.table(
+        "concentration", pl.DataFrame({"programs_share": items, "tokens_share": shares})
+    )
+
+
+def _live(programs: pl.DataFrame, audit: Audit, findings: Findings) -> None:
+    known = programs.drop_nulls(["begin_s", "end_s"])
+    begin = known["begin_s"].sort().to_numpy()
+    end = known["end_s"].sort().to_numpy()
+    if not len(begin) or audit.span_s <= 0:
+        return
+    moments = np.linspace(begin[0], begin[0] + audit.span_s, _LIVE)
+    live = np.searchsorted(begin, moments, side="right") - np.searchsorted(end, moments, side="left")
+    findings.table("live_programs", pl.DataFrame({"t_s": moments, "programs": live}))
+    findings.say("live_mean", float((end - begin).sum()) / audit.span_s, n=len(begin))
+    at_starts = np.arange(1, len(begin) + 1) - np.searchsorted(end, begin, side="left")
+    findings.say("live_max", int(at_starts.max()), n=len(begin))
+
+
+def _steps(
+    calls: pl.DataFrame, programs: pl.DataFrame, timed: bool, findings: Findings
+) -> None:
+    """Describe what lies between one call of a program and the next."""
+    same = pl.col("program_id") == pl.col("program_id").shift(1)
+    columns = [c for c in ("arrival_s", "input_tokens", "delay_s", "delay_kind") if c in calls.columns]
+    # a stable sort by program keeps the order in time
+    steps = calls.sort("program_id", maintain_order=True).select(
+        "program_id",
+        "row",
+        *columns,
+        *([(pl.col("arrival_s").diff()).alias("gap")] if timed else []),
+        *([(pl.col("input_tokens").diff()).alias("step")] if "input_tokens" in columns else []),
+        follows=same.fill_null(False),
+    )
+    follows = steps.filter("follows")
+    rows: list[dict[str, object]] = []
+    parts: list[dict[str, object]] = []
+    if timed:
+        _describe(follows["gap"], "gap_s", rows, parts, mixed=True)
+        spans = programs.filter(pl.col("turns") > 1)
+        _describe((spans["end_s"] - spans["begin_s"]), "duration_s", rows, parts)
+    if "delay_s" in columns:
+        kinds = follows["delay_kind"].drop_nulls().unique().to_list() if "delay_kind" in columns else []
+        _describe(follows["delay_s"], "pause_s", rows, parts, mixed=True)
+        if len(kinds) > 1:
+            for kind in sorted(kinds):
+                of_kind = follows.filter(pl.col("delay_kind") == kind)["delay_s"]
+                _describe(of_kind, f"pause_s, {kind}", rows, parts, mixed=True)
+        pairs = steps.select(
+            a=pl.when(pl.col("follows").shift(1) & pl.col("follows")).then(
+                pl.col("delay_s").shift(1)
+            ),
+            b="delay_s",
+            row="row",
+        ).drop_nulls().sort("row")
+        if pairs.height >= 50:
+            u, v = (copulas.mid_ranks(pairs[c].to_numpy()) for c in ("a", "b"))
+            findings.say("successive_pauses", copulas.spearman(u, v), n=pairs.height)
+    else:
+        findings.leave_out("pauses", "the source does not say when a call ended")
+    if "step" in follows.columns:
+        _describe(follows["step"], "growth_tokens", rows, parts)
+        known = follows["step"].drop_nulls()
+        if len(known):
+            findings.say("shrink_share", float((known < 0).mean()), n=len(known))
+    findings.table("session_quantiles", pl.DataFrame(rows, infer_schema_length=None))
+    if parts:
+        findings.table("pause_parts", pl.DataFrame(parts))
+    place = pl.int_range(pl.len()).over("program_id")
+    lengths = [c for c in ("input_tokens", "output_tokens") if c in calls.columns]
+    if len(lengths) == 2:
+        findings.table(
+            "growth",
+            calls.select("program_id", *lengths, turn=place)
+            .group_by("turn")
+            .agg(
+                calls=pl.len(),
+                input_p50=pl.col("input_tokens").median(),
+                output_p50=pl.col("output_tokens").median(),
+            )
+            .filter(pl.col("calls") >= 10)
+            .sort("turn")
+            .head(200),
+        )
+
+
+def _describe(
+    values: pl.Series,
+    name: str,
+    rows: list[dict[str, object]],
+    parts: list[dict[str, object]],
+    *,
+    mixed: bool = False,
+) -> None:
+    known = values.drop_nulls().cast(pl.Float64).to_numpy()
+    if not len(known):
+        return
+    sample = Sample.of(known)
+    rows.append(
+        {
+            "of": name,
+            "n": len(known),
+            "mean": sample.mean(),
+            **{f"p{q * 100:g}": bounded(sample, q) for q in QUANTILES},
+            "max": sample.max(),
+        }
+    )
+    if mixed:
+        distinct, weights = np.unique(known[known > 0], return_counts=True)
+        made = mixtures.fit(distinct, weights.astype(np.float64))
+        if made:
+            parts += [
+                {
+                    "of": name,
+                    "share": share,
+                    "median_s": median,
+                    "sigma": sigma,
+                    "distance": made[0].distance,
+                }
+                for share, median, sigma in zip(
+                    made[0].shares, made[0].medians, made[0].sigmas, strict=True
+                )
+            ]
+
+
+def _shape(demand: Demand, programs: pl.DataFrame, findings: Findings) -> None:
+    """Describe the graphs of programs: fan-out, depth, longest path."""
+    trace = demand.trace
+    if "parents" not in trace.columns:
+        findings.leave_out("shape of programs", "calls do not say what they wait for")
+        return
+    wanted = ["call_id", "parents", "program_id"]
+    measured = [c for c in ("delay_s", "observed_e2e_s") if c in trace.columns]
+    links = (
+        trace.frame.select(*wanted, *measured)
+        .filter(pl.col("program_id").is_not_null())
+        .with_columns(
+            pl.col("call_id").hash(),
+            pl.col("program_id").hash(),
+            pl.col("parents").list.eval(pl.element().hash()),
+        )
+        .collect()
+    )
+    if not links["parents"].count():
+        findings.leave_out("shape of programs", "calls do not say what they wait for")
+        return
+    counts = links["parents"].list.len()
+    children = links["parents"].explode().drop_nulls().value_counts()["count"]
+    findings.say("joins", int((counts > 1).sum()), n=links.height)
+    findings.say("forks", int((children > 1).sum()), n=links.height)
+    findings.say("fan_out_max", int(children.max() or 0), n=links.height)  # type: ignore[arg-type]
+    _depths(links, programs.height, findings)
+
+
+def _depths(links: pl.DataFrame, programs: int, findings: Findings) -> None:
+    deep: dict[int, int] = {}
+    long: dict[int, float] = {}
+    home: dict[int, list[float]] = {}  # of a program: depth, longest path (s), calls without time
+    blank = [None] * links.height
+    took = links["observed_e2e_s"].to_list() if "observed_e2e_s" in links.columns else blank
+    waits = links["delay_s"].to_list() if "delay_s" in links.columns else blank
+    rows = zip(
+        links["call_id"].to_list(),
+        links["parents"].to_list(),
+        links["program_id"].to_list(),
+        took,
+        waits,
+        strict=True,
+    )
+    for call, parents, program, seconds, pause in rows:
+        known = [p for p in parents or () if p in deep]  # one that comes later is not counted
+        depth = 1 + max((deep[p] for p in known), default=0)
+        end = max((long[p] for p in known), default=0.0) + (seconds or 0.0)
+        end += (pause or 0.0) if known else 0.0
+        deep[call], long[call] = depth, end
+        state = home.setdefault(program, [0, 0.0, 0])
+        state[0], state[1] = max(state[0], depth), max(state[1], end)
+        state[2] += seconds is None
+    depths = np.array([state[0] for state in home.values()])
+    section = np.arange(len(depths)) * SECTIONS // len(depths)
+    sample = Sample.of(depths, section, SECTIONS)
+    findings.say("depth_mean", of_mean(sample) or sample.mean(), n=programs)
+    findings.say("depth_max", int(depths.max()), n=programs)
+    findings.say("parallelism", links.height / float(depths.sum()), n=programs)
+    whole = [state[1] for state in home.values() if not state[2]]
+    if whole:
+        findings.say("critical_path_s", float(np.median(whole)), n=len(whole))

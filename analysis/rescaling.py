@@ -1,0 +1,79 @@
+"""Whether gaps are those of a renewal process once the changes of the rate are taken out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from servescope.analysis.families import FAMILIES
+from servescope.analysis.goodness import REPLICATES, distance
+from servescope.analysis.sample import Floats
+
+MOST = 2000  # arrivals in a row that are tested
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaled:
+    """A renewal model with a rate a window: KS distance of its residuals, and how they follow.
+
+    `serial` is the correlation of each residual's rank with the next. Both p-values are of
+    REPLICATES draws from the fitted model, of which every rate and parameter is fitted again.
+    """
+
+    family: str
+    arrivals: int
+    distance: float
+    p_value: float
+    serial: float
+    serial_p: float
+
+
+def rescaled(arrivals: Floats, width_s: float, family: str, rng: np.random.Generator) -> Rescaled:
+    """Test a renewal process whose rate is constant in windows of `width_s` (Brown et al. 2002).
+
+    A stretch of MOST arrivals from the middle is tested. On the clock of the fitted rate the gaps
+    have mean 1 and the law of the family; `exponential` makes a Poisson process.
+    """
+    model = FAMILIES[family]
+    first = max(0, (len(arrivals) - MOST) // 2)
+    part = arrivals[first : first + MOST]
+    edges = np.arange(part[0], part[-1] + width_s, width_s)
+    edges[-1] = max(edges[-1], part[-1])
+    upto = np.searchsorted(part, edges, side="right").astype(np.float64)
+    upto[0] = 0.0
+    residual = np.maximum(np.diff(np.interp(part, edges, upto)), _TINY)
+    with np.errstate(all="ignore"):
+        p = model.fit(residual)
+        seen = float(distance(np.sort(residual), model, p))
+        serial = _serial(residual)
+        gaps = model.sample(rng, np.broadcast_to(p, (REPLICATES, len(p))), len(part))
+        times = np.cumsum(gaps / gaps.mean(axis=-1, keepdims=True), axis=-1)
+        again = np.empty((REPLICATES, len(part) - 1))
+        for row, drawn in zip(again, times, strict=True):
+            bounds = upto.copy()
+            bounds[-1] = max(bounds[-1], drawn[-1])
+            counted = np.searchsorted(drawn, bounds, side="right").astype(np.float64)
+            counted[0] = 0.0
+            row[:] = np.diff(np.interp(drawn, bounds, counted))
+        again = np.maximum(again, _TINY)
+        distances = distance(np.sort(again, axis=-1), model, model.fit(again))
+        serials = np.array([_serial(row) for row in again])
+    beyond = int((distances >= seen).sum())
+    odd = int((np.abs(serials - serials.mean()) >= abs(serial - serials.mean())).sum())
+    return Rescaled(
+        family,
+        len(part),
+        seen,
+        (beyond + 1) / (REPLICATES + 1),
+        serial,
+        (odd + 1) / (REPLICATES + 1),
+    )
+
+
+def _serial(values: Floats) -> float:
+    ranks = np.argsort(np.argsort(values)).astype(np.float64)
+    ranks -= ranks.mean()
+    total = float(ranks @ ranks)
+    return float(ranks[1:] @ ranks[:-1]) / total if total else 0.0
