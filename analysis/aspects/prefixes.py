@@ -16,6 +16,7 @@ from servescope.analysis.intervals import bounded, of_sums
 from servescope.analysis.reuse import Reuse
 from servescope.analysis.sample import Ints, Sample
 from servescope.analysis.server_shape import ServerShape
+from servescope.traces.provenance import Provenance
 
 _SECTIONS = 20
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
@@ -27,11 +28,6 @@ STATISTICS = {
         "exact, calls in order of arrival, or of the source",
         "delete-one jackknife over 20 sections of calls, each with what came before it",
         "Mooncake (FAST 2025); ideal hit rate of KVCache in the wild (ATC 2025)",
-    ),
-    "hit_tokens": Statistic(
-        "the same in tokens of components",
-        "share",
-        "exact, by the lengths of components",
     ),
     "blocks": Statistic("prefix blocks asked for", "blocks", "count"),
     "distinct_blocks": Statistic("different blocks: what an endless cache holds", "blocks", "count"),
@@ -116,9 +112,10 @@ def found(
     findings.say("block_tokens", about.block_tokens)
     asked = blocks > 0
     findings.say("calls_hitting", float((hits[asked] > 0).mean()), n=int(asked.sum()))
-    _tokens(demand, reuse, findings)
+    if about.block_rule == "component":
+        findings.leave_out("hits in tokens", "blocks are components of different lengths")
     _curve(reuse, about.block_tokens, server, findings)
-    _popularity(reuse, findings)
+    _popularity(reuse, about, findings)
     _times(reuse, when, demand, findings)
     findings.table(
         "hits_over_time",
@@ -146,6 +143,7 @@ def _prompts(demand: Demand) -> tuple[Iterator[Ints], pl.Series, int]:
     columns = ["prefix_blocks", *(["arrival_s"] if "arrival_s" in trace.columns else [])]
     ids: list[Ints] = []
     sizes: list[Ints] = []
+    homes: list[Ints] = []
     when: list[pl.Series] = []
     for batch in trace.batches(*columns, *(["program_id"] if local else [])):
         batch = batch.filter(pl.col("prefix_blocks").is_not_null())
@@ -155,13 +153,9 @@ def _prompts(demand: Demand) -> tuple[Iterator[Ints], pl.Series, int]:
         if (lists.list.n_unique() != lists.list.len()).any():
             lists = lists.list.unique(maintain_order=True)
         lengths = lists.list.len()
-        flat = lists.filter(lengths > 0).explode().to_numpy()
-        if local:
-            home = batch["program_id"].hash().to_numpy()
-            # two hashes mixed by an odd multiplier: equal only for equal ids of one program
-            flat = flat * np.uint64(0x9E3779B97F4A7C15) ^ np.repeat(home, lengths.to_numpy())
-        ids.append(flat)
+        ids.append(lists.filter(lengths > 0).explode().to_numpy())
         sizes.append(lengths.to_numpy().astype(np.int64))
+        homes.append(batch["program_id"].hash().to_numpy() if local else np.empty(0, np.uint64))
         when.append(
             batch["arrival_s"]
             if "arrival_s" in batch.columns
@@ -169,28 +163,34 @@ def _prompts(demand: Demand) -> tuple[Iterator[Ints], pl.Series, int]:
         )
     if not ids:
         return iter(()), pl.Series([], dtype=pl.Float64), 0
-    distinct, place = np.unique(np.concatenate(ids), return_inverse=True)
-    del ids
+    flat = np.concatenate(ids)
+    ids.clear()
     size = np.concatenate(sizes)
     ends = np.cumsum(size)
+    if local:
+        _, home = np.unique(np.concatenate(homes), return_inverse=True)
+        flat = np.repeat(home, size) + _numbered(flat)[0] * (home.max() + 1)
+    place, most = _numbered(flat)
     at = pl.concat(when)
     order = np.arange(len(size))
-    if demand.timed and at.null_count() == 0:
-        order = at.arg_sort(nulls_last=True).to_numpy() if not at.is_sorted() else order
-        stamps = at.to_numpy()
-        if not at.is_sorted():
-            order = np.argsort(stamps, kind="stable")
+    if demand.timed and at.null_count() == 0 and not at.is_sorted():
+        order = np.argsort(at.to_numpy(), kind="stable")
     begins = ends - size
-    most = len(distinct)
     prompts = (place[begins[k] : ends[k]] for k in order.tolist())
     return prompts, at.gather(pl.Series(order)), most
 
 
-def _tokens(demand: Demand, reuse: Reuse, findings: Findings) -> None:
-    if demand.about.block_rule == "component":
-        findings.leave_out(
-            "hits in tokens", "blocks are components of different lengths: rates count components"
-        )
+def _numbered(ids: Ints) -> tuple[Ints, int]:
+    """Return ids as numbers from 0 in their order, and how many different ones there are."""
+    if not len(ids):
+        return ids.astype(np.int64), 0
+    if int(ids.max()) < 4 * len(ids) + 1_000_000:  # a table of flags is far faster than a sort
+        held = np.zeros(int(ids.max()) + 1, np.int32)
+        held[ids] = 1
+        number = np.cumsum(held, dtype=np.int32) - 1
+        return number[ids].astype(np.int64), int(number[-1]) + 1
+    distinct, place = np.unique(ids, return_inverse=True)
+    return place, len(distinct)
 
 
 def _curve(
@@ -225,7 +225,7 @@ def _curve(
         findings.say("hit_rate_in_memory", float(np.interp(fit, sizes, rates)), of=server.name)
 
 
-def _popularity(reuse: Reuse, findings: Findings) -> None:
+def _popularity(reuse: Reuse, about: Provenance, findings: Findings) -> None:
     counts = reuse.popularity()
     held = Concentration.of(counts - 1)
     if held:
@@ -234,6 +234,9 @@ def _popularity(reuse: Reuse, findings: Findings) -> None:
     zipf = tails.zipf(counts)
     if zipf:
         findings.say("block_zipf", zipf[0], n=len(counts))
+    if about.block_rule == "component":
+        findings.leave_out("tree of prefixes", "a component may follow many others")
+        return
     tree = reuse.tree()
     findings.say("roots", int(tree["roots"]))
     findings.say("forks", int(tree["forks"]))
