@@ -14,6 +14,7 @@ from servescope.analysis.aspects.clock import audit_of
 from servescope.analysis.clock import Audit
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import STATISTICS_SCHEMA
+from servescope.analysis.sample import Sample
 from servescope.analysis.server_shape import ServerShape
 from servescope.traces.provenance import Provenance
 from servescope.traces.trace import Trace
@@ -26,6 +27,7 @@ class Characterization:
     `statistics` has a row a number: aspect, statistic, subject (what of), value, low, high (95 %),
     p_value, n, unit, estimator, uncertainty. `tables` are the curves and distributions by name;
     `analysis.aspects` says what each of their columns means. `left_out` has aspect, what, why.
+    `samples` are distributions by sections of time, from which traces are compared.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Characterization:
     statistics: pl.DataFrame
     tables: Mapping[str, pl.DataFrame]
     left_out: pl.DataFrame
+    samples: Mapping[str, Sample]
     server: ServerShape | None = None
 
     def value(self, aspect: str, statistic: str, subject: str | None = None) -> float | None:
@@ -90,5 +93,6 @@ def characterize(
             schema={"aspect": pl.String, "what": pl.String, "why": pl.String},
             orient="row",
         ),
+        {key: sample for f in made for key, sample in f.samples.items()},
         server,
     )

@@ -33,8 +33,11 @@ class Copula:
 
 def mid_ranks(values: Ints) -> Floats:
     """Return ranks in (0, 1), ties sharing their middle: shape (n,)."""
-    distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    del distinct
+    whole = np.issubdtype(values.dtype, np.integer)
+    if whole and len(values) and 0 <= values.min() and values.max() < 4 * len(values) + 100_000:
+        place, counts = values, np.bincount(values)  # far faster than a sort
+    else:
+        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     upto = np.cumsum(counts)
     return ((upto - (counts - 1) / 2.0 - 0.5) / len(values))[place]
 
@@ -180,7 +183,8 @@ def conditional(inputs: Ints, outputs: Ints, groups: int = 10) -> pl.DataFrame:
     Columns: input_from, input_to, calls, mean, p10, p50, p90; equal prompts are in one group.
     """
     frame = pl.DataFrame({"x": inputs, "y": outputs})
-    edges = sorted(set(np.quantile(inputs, np.linspace(0, 1, groups + 1)[1:-1]).tolist()))
+    shares = np.linspace(0, 1, groups + 1)[1:-1]
+    edges = sorted(set(np.quantile(inputs, shares, method="inverted_cdf").tolist()))
     return (
         frame.with_columns(
             pl.lit(np.searchsorted(np.array(edges), inputs, side="left")).alias("group")

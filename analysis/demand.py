@@ -32,7 +32,7 @@ _COLUMNS: dict[str, pl.Expr] = {
 
 @dataclass(frozen=True)
 class Demand:
-    """The calls of a trace with what an analysis needs of them; `programs` are named by hashes.
+    """The calls of a trace with what an analysis needs of them; programs are named by hashes.
 
     `calls` are in order of arrival where all calls are on one clock (`timed`), else as they stand
     in the source. A column that says nothing is not there. `out_of_order` counts the calls that the
@@ -41,6 +41,7 @@ class Demand:
 
     trace: Trace
     calls: pl.DataFrame
+    count: int
     timed: bool
     out_of_order: int = 0
 
@@ -52,12 +53,14 @@ class Demand:
             batch.select(_COLUMNS[name].alias(name) for name in there)
             for batch in trace.batches(*there)
         ]
-        calls = (
-            pl.concat(parts, rechunk=True) if parts else trace.frame.select(there).head(0).collect()
-        )
-        del parts
-        silent = [name for name in there if calls[name].null_count() == calls.height]
-        calls = calls.drop(silent)
+        count = sum(part.height for part in parts)
+        # column by column, so that nothing but one column is there twice
+        columns = []
+        for name in there if parts else ():
+            column = pl.concat([part.drop_in_place(name) for part in parts], rechunk=True)
+            if column.null_count() < len(column):
+                columns.append(column)
+        calls = pl.DataFrame(columns)
         timed = "arrival_s" in calls.columns and trace.provenance.arrival_basis == "trace"
         back = 0
         if timed:
@@ -65,11 +68,11 @@ class Demand:
             back = int((at[1:] < at[:-1]).sum())
             if back or calls["arrival_s"].null_count():
                 calls = calls.sort("arrival_s", nulls_last=True, maintain_order=True)
-        return cls(trace, calls, timed, back)
+        return cls(trace, calls, count, timed, back)
 
     def __len__(self) -> int:
         """How many calls."""
-        return self.calls.height
+        return self.count
 
     @property
     def about(self) -> Provenance:

@@ -10,6 +10,7 @@ from typing import Final
 import polars as pl
 
 from servescope.analysis.intervals import Interval
+from servescope.analysis.sample import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Findings:
     rows: list[dict[str, object]] = field(default_factory=list)
     made: dict[str, pl.DataFrame] = field(default_factory=dict)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    samples: dict[str, Sample] = field(default_factory=dict)
 
     def say(
         self,
@@ -106,6 +108,10 @@ class Findings:
             raise ValueError(f"table {name} has {frame.columns}, not {expected}")
         if frame.height:
             self.made[name] = frame
+
+    def keep(self, name: str, sample: Sample) -> None:
+        """Keep a distribution by sections of time, for a comparison with another trace."""
+        self.samples[name] = sample
 
     def leave_out(self, what: str, why: str) -> None:
         """Note what the trace cannot say, and why."""

@@ -15,7 +15,7 @@ _ROUNDS = 300
 _SETTLED = 1e-7  # gain of log-likelihood a value
 _NARROWEST = 0.05  # standard deviation of a part, in logs: below, it would be an atom
 _LEAST_SHARE = 0.01
-_BINS = 4000  # to which more distinct values are brought together, a thousandth of a log apart
+_BINS = 1000  # to which more distinct values are brought together, about a hundredth of a log apart
 
 
 @dataclass(frozen=True, slots=True)

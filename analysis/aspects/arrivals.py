@@ -13,7 +13,7 @@ from servescope.analysis.demand import Demand
 from servescope.analysis.families import GAPS
 from servescope.analysis.findings import Findings, Statistic, TableOf
 from servescope.analysis.intervals import Interval, of_sums
-from servescope.analysis.sample import Floats
+from servescope.analysis.sample import Floats, Sample
 
 SEED = 7
 WINDOW_S = 600.0
@@ -133,6 +133,7 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
     findings.say("gap_cv", dispersion.cv_of(gaps), n=len(gaps))
     if audit.tick:
         findings.say("gap_cv_deticked", _mean_cv(draws), n=len(gaps))
+    findings.keep("gap_s", gap_sample(draws[0]))
     _distribution(gaps, draws[0], audit, findings)
     width = within_width(at, audit)
     if width is None:
@@ -157,6 +158,15 @@ def within_width(at: Floats, audit: Audit) -> float | None:
         return None
     width = max(WINDOW_S, FEWEST_GAPS * audit.span_s / len(at), 2 * audit.finest_s)
     return min(width, audit.span_s / 5)
+
+
+def gap_sample(at: Floats, sections: int = 10) -> Sample:
+    """Return the gaps by sections of time, brought together to half a percent."""
+    gaps = np.diff(at)
+    section = np.arange(len(gaps)) * sections // max(1, len(gaps))
+    place = np.rint(np.log(np.maximum(gaps, 1e-9)) * 200).astype(np.int64)
+    keys, weights = np.unique(place * sections + section, return_counts=True)
+    return Sample.of(np.exp(keys // sections / 200), keys % sections, sections, weights)
 
 
 def _mean_cv(draws: list[Floats]) -> Interval | None:

@@ -15,6 +15,7 @@ from servescope.analysis.sample import Floats, Sample
 
 _SECTIONS = 10
 _BINS = 200
+_COLUMNS = ("arrival_s", "input_tokens", "model", "call_class", "status")
 _BY_SECTION = "means of 10 sections of calls in order of time, Student's t"
 
 STATISTICS = {
@@ -78,7 +79,10 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
     if failed is None:
         findings.leave_out("failures", "the source does not say how calls ended")
         return
-    calls = demand.calls.with_columns(failed=failed).filter(pl.col("failed").is_not_null())
+    there = [c for c in _COLUMNS if c in demand.columns]
+    calls = demand.calls.select(*there, failed)
+    if failed.null_count():
+        calls = calls.drop_nulls("failed")
     flag = calls["failed"].to_numpy()
     section = np.arange(len(flag)) * _SECTIONS // len(flag)
     sample = Sample.of(flag.astype(np.float64), section, _SECTIONS)
@@ -165,16 +169,17 @@ def _tenths(
 
 def _odds(x: Floats, failed: Floats) -> Interval | None:
     """Return the odds ratio for one more of x, by Newton's method, with Wald's interval."""
-    y = failed.astype(np.float64)
-    if len(x) < 50 or not np.ptp(x) > 0 or min(y.sum(), len(y) - y.sum()) < 5:
+    count, bad = len(x), float(failed.sum())
+    if count < 50 or not np.ptp(x) > 0 or min(bad, count - bad) < 5:
         return None
-    centre = float(x.mean())
-    z = x - centre
-    beta = np.array([np.log(y.mean() / (1 - y.mean())), 0.0])
+    groups = pl.DataFrame({"x": x, "y": failed}).group_by("x").agg(n=pl.len(), y=pl.col("y").sum())
+    z, n, y = (groups[c].cast(pl.Float64).to_numpy() for c in ("x", "n", "y"))
+    z = z - float(x.mean())
+    beta = np.array([np.log(bad / (count - bad)), 0.0])
     for _ in range(30):
         p = 1 / (1 + np.exp(-(beta[0] + beta[1] * z)))
-        w = np.maximum(p * (1 - p), 1e-12)
-        score = np.array([(y - p).sum(), ((y - p) * z).sum()])
+        w = np.maximum(n * p * (1 - p), 1e-12)
+        score = np.array([(y - n * p).sum(), ((y - n * p) * z).sum()])
         information = np.array([[w.sum(), (w * z).sum()], [(w * z).sum(), (w * z * z).sum()]])
         if np.linalg.cond(information) > 1e12:
             return None

@@ -122,6 +122,8 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
             if not len(sample):
                 continue
             whole = f"{column}, {name}" if name else column
+            if not name:
+                findings.keep(column, sample)
             quantiles += _quantiles(sample, column, name)
             ccdfs += _ccdf(sample, column, name)
             findings.say("mean_tokens", of_mean(sample) or sample.mean(), of=whole, n=len(sample))

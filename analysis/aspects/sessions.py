@@ -113,7 +113,7 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
         findings.leave_out("sessions and programs", "no call names one")
         return
     calls = demand.calls.with_row_index("row").filter(pl.col("program_id").is_not_null())
-    findings.say("outside", demand.calls.height - calls.height)
+    findings.say("outside", len(demand) - calls.height)
     timed = "arrival_s" in calls.columns
     order = ["arrival_s", "row"] if timed else ["row"]
     programs = (
@@ -151,6 +151,7 @@ def _turns(programs: pl.DataFrame, demand: Demand, inside: int, findings: Findin
     section = np.arange(count) * SECTIONS // count
     findings.say("programs", count)
     sample = Sample.of(turn, section, SECTIONS)
+    findings.keep("turns", sample)
     findings.say("turns_mean", of_mean(sample) or sample.mean(), n=count)
     single = Sample.of(turn == 1, section, SECTIONS)
     findings.say("single_share", of_mean(single) or single.mean(), n=count)
