@@ -23,11 +23,7 @@ class Sentence:
 
 def sentences(found: Characterization) -> list[Sentence]:
     """Return the summary of a trace; what could not be found out is not in it."""
-    return [
-        Sentence(aspect, text)
-        for aspect, tell in _TOLD.items()
-        for text in tell(found)
-    ]
+    return [Sentence(aspect, text) for aspect, tell in _TOLD.items() for text in tell(found)]
 
 
 def seconds(value: float) -> str:
@@ -42,6 +38,18 @@ def _number(value: float) -> str:
     if value >= 10_000:
         return f"{value:,.0f}"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _share(value: float, digits: int = 0) -> str:
+    return f"{100 * value:.{digits}f} %"
+
+
+def _count(value: float) -> str:
+    """Write a large count to three digits: 15.7 million."""
+    for size, name in ((1e9, " billion"), (1e6, " million")):
+        if value >= size:
+            return f"{value / size:.3g}{name}"
+    return _number(value)
 
 
 def _size(c: Characterization) -> Iterator[str]:
@@ -82,7 +90,7 @@ def _arrivals(c: Characterization) -> Iterator[str]:
     silent = c.value("arrivals", "silence_s")
     if share is not None and many and silent and share >= _ON_OFF:
         said = f"Arrivals are on and off: {many:.0f} silences over {seconds(silent)} hold"
-        said += f" {share:.0%} of the time"
+        said += f" {_share(share)} of the time"
         yield said + (f" (CV of the gaps {cv:.0f}; Poisson is 1)." if cv else ".")
     if not table.height:
         return
@@ -97,11 +105,13 @@ def _arrivals(c: Characterization) -> Iterator[str]:
     at = table.filter(pl.col("scale_s") == start).row(0, named=True)
     most = table.sort("idc").row(-1, named=True)
     where = "at every scale" if start == first["scale_s"] else f"from {seconds(start)} on"
-    yield (
+    said = (
         f"Counts are burstier than Poisson {where}: their variance is {_number(at['idc'])} times the"
-        f" mean in windows of {seconds(start)} and {_number(most['idc'])} times in windows of"
-        f" {seconds(most['scale_s'])}."
+        f" mean in windows of {seconds(start)}"
     )
+    if most["scale_s"] > start:
+        said += f" and {_number(most['idc'])} times in windows of {seconds(most['scale_s'])}"
+    yield said + "."
 
 
 def _rhythm(c: Characterization) -> Iterator[str]:
@@ -158,12 +168,12 @@ def _sessions(c: Characterization) -> Iterator[str]:
         yield f"All of the {programs:,.0f} programs are single calls."
         return
     yield (
-        f"{programs:,.0f} programs have {_number(turns)} calls on average; {single:.0%} are single"
+        f"{programs:,.0f} programs have {_number(turns)} calls on average; {_share(single)} are single"
         " calls."
     )
     top = c.value("sessions", "top_programs_80")
     if top is not None and programs >= 20:
-        yield f"{top:.0%} of the programs hold 80 % of the tokens."
+        yield f"{_share(top)} of the programs hold 80 % of the tokens."
     wide = c.value("sessions", "parallelism")
     if wide is not None and wide > 1.05:
         yield f"Programs branch: {wide:.2f} calls for each on their longest path."
@@ -174,10 +184,10 @@ def _prefixes(c: Characterization) -> Iterator[str]:
     if not rows.height:
         return
     rate, scope = float(rows["value"][0]), rows["subject"][0]
-    said = f"{rate:.0%} of the prefix blocks were seen before {scope}"
+    said = f"{_share(rate)} of the prefix blocks were seen before {scope}"
     size, tokens = c.value("prefixes", "most_hits_blocks"), c.value("prefixes", "block_tokens")
     if size and tokens and rate > 0.05:
-        said += f"; an LRU cache of {_number(size * tokens)} tokens finds nearly all of them"
+        said += f"; an LRU cache of {_count(size * tokens)} tokens finds nearly all of them"
     yield said + "."
 
 
@@ -191,7 +201,7 @@ def _clients(c: Characterization) -> Iterator[str]:
         # the subject of a decomposition of calls is the width of its windows
         bring = c.value("clients", "variance_of_top", subject or None)
         if bring is not None:
-            said += f" and {min(bring, 1.0):.0%} of the swings of the rate"
+            said += f" and {_share(min(bring, 1.0))} of the swings of the rate"
         yield said + "."
 
 
@@ -202,7 +212,7 @@ def _failures(c: Characterization) -> Iterator[str]:
     if not bad:
         yield "No call failed."
         return
-    said = f"{share:.1%} of the calls failed"
+    said = f"{_share(share, 1)} of the calls failed"
     rows = c.rows("failures", "clustering")
     if rows.height and rows["value"][0] > 1.5 and (rows["p_value"][0] or 1.0) < 0.05:
         said += f", and a call is {rows['value'][0]:.1f} times as likely to fail right after another"

@@ -37,7 +37,9 @@ STATISTICS = {
         "delete-one jackknife over 20 sections of time",
     ),
     "concurrency_mean": Statistic(
-        "calls in flight, on average", "calls", "Little's law: sum of stays over the span"
+        "calls in flight, on average",
+        "calls",
+        "Little's law: sum of stays over the time from the first arrival to the last end",
     ),
     "concurrency_max": Statistic("most calls in flight", "calls", "maximum at arrivals"),
     "kv_mean_gb": Statistic("keys and values in flight, on average", "GB", "mean over moments"),
@@ -266,11 +268,12 @@ def _in_flight(
         )
         return
     end = at + stay
-    findings.say("concurrency_mean", float(stay.sum()) / audit.span_s, of=how, n=len(at))
+    until = float(end.max())
+    findings.say("concurrency_mean", float(stay.sum()) / (until - at[0]), of=how, n=len(at))
     ended = np.sort(end)
     live = np.arange(1, len(at) + 1) - np.searchsorted(ended, at, side="right")
     findings.say("concurrency_max", int(max(live.max(), 1)), of=how, n=len(at))
-    moments = np.linspace(at[0], at[-1], _MOMENTS)
+    moments = np.linspace(at[0], until, _MOMENTS)
     order = np.argsort(end, kind="stable")
     begun = np.searchsorted(at, moments, side="right")
     over = np.searchsorted(end[order], moments, side="right")
