@@ -9,8 +9,8 @@ from servescope.traces.lazy import names_of
 
 if TYPE_CHECKING:
     from servescope.analysis.attainment import Attainment, attained
+    from servescope.analysis.characterization import Characterization, characterize
     from servescope.analysis.comparison import Comparison, compare
-    from servescope.analysis.description import Description, describe
     from servescope.analysis.measured import Measured
     from servescope.analysis.metrics import METRICS, Metric
     from servescope.analysis.slo import SLO
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Comparison": "comparison",
     "compare": "comparison",
-    "Description": "description",
-    "describe": "description",
+    "Characterization": "characterization",
+    "characterize": "characterization",
     "Measured": "measured",
     "METRICS": "metrics",
     "Metric": "metrics",
@@ -38,15 +38,15 @@ __all__ = [
     "SLO",
     "TOTALS",
     "Attainment",
+    "Characterization",
     "Comparison",
-    "Description",
     "Measured",
     "Metric",
     "Total",
     "Whole",
     "attained",
+    "characterize",
     "compare",
-    "describe",
     "totals_of",
 ]
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from servescope.analysis.sample import Floats, Ints
+from servescope.analysis.sample import Floats, Ints, in_sections, sums_in
 from servescope.traces.quality import FINEST_S
 
 Kind = Literal["grid", "batches", "phase", "declared"]
@@ -161,11 +161,11 @@ def _phase(stamps: Floats, known: Tick | None) -> Tick | None:
             continue
         if span < 2 * _SECTIONS * period:
             break
-        section = np.arange(len(chosen)) * _SECTIONS // len(chosen)
+        section = in_sections(len(chosen), _SECTIONS)
         angle = 2 * math.pi / period * (chosen - chosen[0])
-        sums = np.stack([np.bincount(section, np.cos(angle)), np.bincount(section, np.sin(angle))])
-        strength = float(np.hypot(*sums.sum(axis=1))) / len(chosen)
-        p = _hotelling(sums)
+        sums = sums_in(section, _SECTIONS, np.cos(angle), np.sin(angle))
+        strength = float(np.hypot(*sums.sum(axis=0))) / len(chosen)
+        p = _hotelling(sums.T)
         if strength >= _FAVOURED and p < _SURE:
             best = Tick(period, "phase", strength, p, _resultant(chosen, period)[1])
     return best

@@ -1,16 +1,18 @@
-"""How the length of an answer depends on that of its prompt, whatever the lengths themselves are."""
+"""How the length of an answer depends on that of its prompt, whatever the lengths are."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
 from scipy import optimize, special, stats
 
 from servescope.analysis.intervals import Interval, of_sums
-from servescope.analysis.sample import Floats, Ints
+from servescope.analysis.sample import Floats, Ints, in_sections, sums_in
 
 SECTIONS = 20
 MOST = 20_000  # pairs of which more are thinned, evenly, for Kendall's tau and the copulas
@@ -34,7 +36,7 @@ class Copula:
 def mid_ranks(values: Ints) -> Floats:
     """Return ranks in (0, 1), ties sharing their middle: shape (n,)."""
     whole = np.issubdtype(values.dtype, np.integer)
-    if whole and len(values) and 0 <= values.min() and values.max() < 4 * len(values) + 100_000:
+    if whole and len(values) and values.min() >= 0 and values.max() < 4 * len(values) + 100_000:
         place, counts = values, np.bincount(values)  # far faster than a sort
     else:
         _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -50,12 +52,9 @@ def spearman(u: Floats, v: Floats) -> Interval | None:
     if len(u) < 2 or not (np.ptp(u) > 0 and np.ptp(v) > 0):
         return None
     many = min(SECTIONS, len(u))
-    section = np.arange(len(u)) * many // len(u)
+    section = in_sections(len(u), many)
     a, b = u - 0.5, v - 0.5
-    sums = np.stack(
-        [np.bincount(section, x, many) for x in (np.ones(len(u)), a, b, a * a, b * b, a * b)],
-        axis=-1,
-    )
+    sums = sums_in(section, many, np.ones(len(u)), a, b, a * a, b * b, a * b)
     return of_sums(sums, _correlation, "fisher")
 
 
@@ -86,9 +85,8 @@ def fit(u: Floats, v: Floats) -> list[Copula]:
     made = [Copula("independence", 0.0, 0.0, 0.0, 0.0, 0.0)]
     for name, (density, bounds, tau, tails) in _COPULAS.items():
         with np.errstate(all="ignore"):
-            found = optimize.minimize_scalar(
-                lambda p, density=density: _loss(density(u, v, p)), bounds=bounds, method="bounded"
-            )
+            loss_of = partial(_loss, density, u, v)
+            found = optimize.minimize_scalar(loss_of, bounds=bounds, method="bounded")
             parameter, loss = float(found.x), float(found.fun)
             if loss < 0 or name in ("gaussian", "t4", "frank"):
                 made.append(
@@ -97,16 +95,17 @@ def fit(u: Floats, v: Floats) -> list[Copula]:
     return sorted(made, key=lambda copula: copula.aic)
 
 
-def _loss(log_density: Floats) -> float:
-    total = -float(log_density.sum())
+def _loss(
+    log_density: Callable[[Floats, Floats, float], Floats], u: Floats, v: Floats, parameter: float
+) -> float:
+    total = -float(log_density(u, v, parameter).sum())
     return total if math.isfinite(total) else 1e300
 
 
 def _gaussian(u: Floats, v: Floats, r: float) -> Floats:
     x, y = special.ndtri(u), special.ndtri(v)
     return np.asarray(
-        -0.5 * math.log(1 - r * r)
-        - (r * r * (x * x + y * y) - 2 * r * x * y) / (2 * (1 - r * r))
+        -0.5 * math.log(1 - r * r) - (r * r * (x * x + y * y) - 2 * r * x * y) / (2 * (1 - r * r))
     )
 
 
@@ -126,9 +125,7 @@ def _student(u: Floats, v: Floats, r: float) -> Floats:
 
 def _clayton(u: Floats, v: Floats, p: float) -> Floats:
     return np.asarray(
-        math.log1p(p)
-        - (p + 1) * (np.log(u) + np.log(v))
-        - (2 + 1 / p) * np.log(u**-p + v**-p - 1)
+        math.log1p(p) - (p + 1) * (np.log(u) + np.log(v)) - (2 + 1 / p) * np.log(u**-p + v**-p - 1)
     )
 
 

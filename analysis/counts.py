@@ -25,7 +25,11 @@ class Counts:
 
     @classmethod
     def of(
-        cls, arrivals: Floats, width_s: float, start_s: float | None = None, end_s: float | None = None
+        cls,
+        arrivals: Floats,
+        width_s: float,
+        start_s: float | None = None,
+        end_s: float | None = None,
     ) -> Counts:
         """Count arrivals (s, ascending) in windows from the first one to the last."""
         if not len(arrivals):
@@ -38,7 +42,11 @@ class Counts:
         place = place[(place >= 0) & (place < windows)]
         edges = np.flatnonzero(np.diff(place, prepend=-1))
         return cls(
-            width_s, start, windows, place[edges], np.diff(edges, append=len(place)).astype(np.int64)
+            width_s,
+            start,
+            windows,
+            place[edges],
+            np.diff(edges, append=len(place)).astype(np.int64),
         )
 
     def doubled(self) -> Counts:

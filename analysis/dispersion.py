@@ -9,7 +9,7 @@ import polars as pl
 
 from servescope.analysis.counts import Counts
 from servescope.analysis.intervals import Interval, of_sums
-from servescope.analysis.sample import Floats
+from servescope.analysis.sample import Floats, in_sections, sums_in
 
 SECTIONS = 20
 _FEWEST_GAPS = 30  # groups of gaps of which a variance is worth saying
@@ -37,14 +37,9 @@ def of_counts(arrivals: Floats, finest_s: float) -> pl.DataFrame:
         section, sizes = counts.sections(SECTIONS)
         many, number = len(sizes), counts.number.astype(np.float64)
         steps = _squared_steps(counts)
-        sums = np.stack(
-            [
-                sizes.astype(np.float64),
-                *(np.bincount(section, x, many) for x in (number, number**2, steps)),
-            ],
-            axis=-1,
-        )
-        idc, allan = of_sums(sums, _fano, "log"), of_sums(sums, _allan, "log")
+        held = sums_in(section, many, number, number**2, steps)
+        sums = np.concatenate([sizes[:, None], held], axis=1)
+        idc, allan = of_sums(sums, fano, "log"), of_sums(sums, _allan, "log")
         mean = float(number.sum()) / counts.windows
         expected = float(stats.poisson.ppf(0.5 ** (1 / counts.windows), mean)) if mean else 0.0
         total = sums.sum(axis=0)
@@ -53,7 +48,7 @@ def of_counts(arrivals: Floats, finest_s: float) -> pl.DataFrame:
                 counts.width_s,
                 counts.windows,
                 mean,
-                float(_fano(total)),
+                float(fano(total)),
                 *bounds(idc),
                 float(_allan(total)),
                 *bounds(allan),
@@ -69,7 +64,8 @@ def of_counts(arrivals: Floats, finest_s: float) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=types, orient="row")
 
 
-def _fano(sums: Floats) -> Floats:
+def fano(sums: Floats) -> Floats:
+    """Return variance over mean from how many windows, their sum and that of their squares."""
     windows, first, second = (sums[..., i] for i in range(3))
     mean = first / windows
     return np.asarray((second / windows - mean**2) * windows / (windows - 1) / mean)
@@ -126,11 +122,9 @@ def _idi(arrivals: Floats, k: int) -> Interval | None:
 def _moments(values: Floats) -> Floats:
     """Return count, sum and sum of squares of values over sections of as many: (sections, 3)."""
     many = min(SECTIONS, max(1, len(values)))
-    section = np.arange(len(values)) * many // max(1, len(values))
+    section = in_sections(len(values), many)
     scaled = values / (values.mean() if len(values) and values.mean() else 1.0)
-    return np.stack(
-        [np.bincount(section, x, many) for x in (np.ones(len(scaled)), scaled, scaled**2)], axis=-1
-    )
+    return sums_in(section, many, np.ones(len(scaled)), scaled, scaled**2)
 
 
 def _squared_cv(sums: Floats) -> Floats:
@@ -206,4 +200,6 @@ def silent_s(arrivals: Floats) -> float:
     if mean <= 0:
         return float("inf")
     decade = 10.0 ** np.floor(np.log10(SILENT * mean))
-    return float(min((1, 2, 5, 10), key=lambda m: abs(np.log(SILENT * mean / (m * decade)))) * decade)
+    return float(
+        min((1, 2, 5, 10), key=lambda m: abs(np.log(SILENT * mean / (m * decade)))) * decade
+    )

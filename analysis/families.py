@@ -60,7 +60,7 @@ def _sum(x: Floats, weights: Floats | None) -> Floats:
 
 def _mean(x: Floats, weights: Floats | None) -> Floats:
     count = x.shape[-1] if weights is None else weights.sum(axis=-1)
-    return _sum(x, weights) / count
+    return np.asarray(_sum(x, weights) / count)
 
 
 def _of(p: Floats, index: int) -> Floats:
@@ -104,9 +104,7 @@ class Gamma(Family):
 
     def log_density(self, x: Floats, p: Floats) -> Floats:
         shape, scale = _of(p, 0), _of(p, 1)
-        return (
-            (shape - 1) * np.log(x) - x / scale - special.gammaln(shape) - shape * np.log(scale)
-        )
+        return (shape - 1) * np.log(x) - x / scale - special.gammaln(shape) - shape * np.log(scale)
 
     def cdf(self, x: Floats, p: Floats) -> Floats:
         return np.asarray(special.gammainc(_of(p, 0), x / _of(p, 1)))
@@ -167,7 +165,7 @@ class Lognormal(Family):
     def log_density(self, x: Floats, p: Floats) -> Floats:
         logs = np.log(x)
         z = (logs - _of(p, 0)) / _of(p, 1)
-        return -0.5 * z * z - logs - np.log(_of(p, 1)) - 0.5 * np.log(2 * np.pi)
+        return np.asarray(-0.5 * z * z - logs - np.log(_of(p, 1)) - 0.5 * np.log(2 * np.pi))
 
     def cdf(self, x: Floats, p: Floats) -> Floats:
         with np.errstate(divide="ignore"):
@@ -202,7 +200,7 @@ class Pareto(Family):
         logs = _mean(np.log1p(z), weights)
         part = _mean(z / (1 + z), weights)
         # of -log(logs) - log(scale) - logs, by log(scale)
-        return part / logs - 1 + part
+        return np.asarray(part / logs - 1 + part)
 
     def log_density(self, x: Floats, p: Floats) -> Floats:
         shape, scale = _of(p, 0), _of(p, 1)
@@ -237,7 +235,7 @@ class Loglogistic(Family):
     def log_density(self, x: Floats, p: Floats) -> Floats:
         scale, shape = _of(p, 0), _of(p, 1)
         z = shape * np.log(x / scale)
-        return np.log(shape) - np.log(x) + z - 2 * np.logaddexp(0, z)
+        return np.asarray(np.log(shape) - np.log(x) + z - 2 * np.logaddexp(0, z))
 
     def cdf(self, x: Floats, p: Floats) -> Floats:
         with np.errstate(divide="ignore"):

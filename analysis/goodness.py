@@ -56,9 +56,7 @@ def bootstrap_p(
     beyond, left = 0, replicates
     while left:
         now = min(left, at_once)
-        drawn = np.sort(
-            family.sample(rng, np.broadcast_to(p, (now, len(p))), len(ranked)), axis=-1
-        )
+        drawn = np.sort(family.sample(rng, np.broadcast_to(p, (now, len(p))), len(ranked)), axis=-1)
         drawn = np.maximum(drawn, np.finfo(np.float64).tiny)
         beyond += int((distance(drawn, family, family.fit(drawn)) >= seen).sum())
         left -= now
@@ -95,7 +93,5 @@ def fits(
         part = ranked[:: max(1, -(-len(ranked) // MOST))]
         best = made[0]
         p_value = bootstrap_p(part, FAMILIES[best.family], rng)
-    made[0] = Fit(
-        best.family, best.parameters, best.distance, best.aic, p_value, len(part)
-    )
+    made[0] = Fit(best.family, best.parameters, best.distance, best.aic, p_value, len(part))
     return made

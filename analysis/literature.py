@@ -73,9 +73,7 @@ def recreate(layout: str, found: Characterization, demand: Demand) -> dict[str, 
     Raises InputError for a paper that is not known.
     """
     if layout not in LAYOUTS:
-        raise InputError(
-            f"There is no layout '{layout}'.", f"Known: {', '.join(LAYOUTS)}."
-        )
+        raise InputError(f"There is no layout '{layout}'.", f"Known: {', '.join(LAYOUTS)}.")
     study = Study(found, demand)
     with np.errstate(all="ignore"):
         return {
@@ -364,7 +362,9 @@ _SESSIONS: Final = (
         for q, value in ((0.5, 2), (0.75, 4), (0.9, 9), (0.99, 31), (1.0, 436))
     ),
     *(Row(f"sessions of {k}", "share", v, _turn_share(k)) for k, v in enumerate(_SHARES, 1)),
-    Row("calls that go on with a session", "share", 0.761, _value("sessions", "continuation_share")),
+    Row(
+        "calls that go on with a session", "share", 0.761, _value("sessions", "continuation_share")
+    ),
     Row("pauses", "pauses", 177_697, _session("pause_s", "n")),
     Row("pause, mean", "s", 5709, _session("pause_s", "mean")),
     *(

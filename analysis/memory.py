@@ -41,7 +41,9 @@ def autocorrelation(values: Floats, lags: int) -> pl.DataFrame:
 
     Columns: lag, r, low, high. Nothing for fewer values than four times the lags, or constant ones.
     """
-    empty = pl.DataFrame(schema={"lag": pl.Int64, "r": pl.Float64, "low": pl.Float64, "high": pl.Float64})
+    empty = pl.DataFrame(
+        schema={"lag": pl.Int64, "r": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+    )
     if len(values) < 4 * lags:
         return empty
     centred = values - values.mean()
@@ -51,11 +53,13 @@ def autocorrelation(values: Floats, lags: int) -> pl.DataFrame:
     r = np.array([float(centred[k:] @ centred[:-k]) / power for k in range(1, lags + 1)])
     before = np.concatenate(([0.0], np.cumsum(r[:-1] ** 2)))
     reach = NORMAL_95 * np.sqrt((1 + 2 * before) / len(values))
-    return pl.DataFrame({"lag": np.arange(1, lags + 1), "r": r, "low": r - reach, "high": r + reach})
+    return pl.DataFrame(
+        {"lag": np.arange(1, lags + 1), "r": r, "low": r - reach, "high": r + reach}
+    )
 
 
 def detrended(series: Floats, width_s: float = 0.0) -> Floats:
-    """Return series, shape (..., n), less a cubic trend, and less their day and week if long enough.
+    """Return series, shape (..., n), less a cubic trend, and less their day and week.
 
     Of a day and a week that a series holds twice, three harmonics are fitted, by least squares.
     `width_s` is the time between two values; without it there are no days.
@@ -138,7 +142,7 @@ def _local_whittle(rows: Floats) -> Floats:
         left, right = high - golden * (high - low), low + golden * (high - low)
         lower = objective(left) < objective(right)
         high, low = np.where(lower, right, high), np.where(lower, low, left)
-    return (low + high) / 2
+    return np.asarray((low + high) / 2)
 
 
 def _wavelet(rows: Floats) -> Floats:
@@ -163,7 +167,7 @@ def _wavelet(rows: Floats) -> Floats:
             octaves.append(float(octave))
     x, y, w = np.array(octaves), np.stack(logs, axis=-1), np.array(weights)
     centred = w * (x - (w * x).sum() / w.sum())
-    return ((y @ centred) / (centred @ x) + 1) / 2
+    return np.asarray(((y @ centred) / (centred @ x) + 1) / 2)
 
 
 def _aggregated(rows: Floats) -> Floats:
@@ -175,7 +179,7 @@ def _aggregated(rows: Floats) -> Floats:
     weight = (n // sizes) / (n // sizes).sum()
     x = np.log(sizes)
     centred = weight * (x - weight @ x)
-    return (logs @ centred) / (centred @ x) / 2 + 1
+    return np.asarray((logs @ centred) / (centred @ x) / 2 + 1)
 
 
 _ESTIMATORS: Final = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from servescope.analysis.sample import Floats
+from servescope.analysis.sample import Floats, sums_in
 
 MOST_PARTS = 3
 _ROUNDS = 300
@@ -57,9 +57,9 @@ def fit(values: Floats, weights: Floats | None = None, most: int = MOST_PARTS) -
         return []
     if len(logs) > _BINS:
         place = np.round((logs - logs.min()) / max(np.ptp(logs) / _BINS, 1e-9)).astype(np.int64)
-        held = np.bincount(place, weight)
-        logs = np.bincount(place, weight * logs)[held > 0] / held[held > 0]
-        weight = held[held > 0]
+        held = sums_in(place, int(place.max()) + 1, weight, weight * logs)
+        weight, total = held[held[:, 0] > 0].T
+        logs = total / weight
     made = [found for parts in range(1, most + 1) if (found := _em(logs, weight, parts))]
     return sorted(made, key=lambda mixture: mixture.bic)
 

@@ -16,6 +16,17 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
+def in_sections(count: int, many: int) -> Ints:
+    """Return the section in [0, many) of each of `count` things in their order: shape (count,)."""
+    return np.arange(count) * many // max(1, count)
+
+
+def sums_in(section: Ints, many: int, *columns: Floats) -> Floats:
+    """Return the sum of each column in each of `many` sections: shape (sections, columns)."""
+    sums = [np.bincount(section, column, many) for column in columns]
+    return np.stack(sums, axis=-1).astype(np.float64, copy=False)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """`values` ascending, shape (n,); `weights` how many each stands for; `block` in [0, blocks).

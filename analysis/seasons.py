@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -47,7 +48,7 @@ def periodogram(series: Floats, width_s: float) -> pl.DataFrame:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(near > 0, power / near, 0.0)
     p = -np.expm1(len(power) * np.log1p(-np.exp(-ratio)))
-    rows = []
+    rows: list[dict[str, float]] = []
     for k in np.argsort(-power):
         if p[k] < 0.01 and k >= 1 and len(rows) < _PEAKS:  # one cycle of the whole is a trend
             rows.append(
@@ -118,11 +119,9 @@ def change_points(series: Floats) -> pl.DataFrame:
     if n < 20 or spread == 0:
         return pl.DataFrame(schema=schema)
     search = ruptures.KernelCPD(kernel="linear", min_size=3).fit(roots[:, None])
-    found = [
-        search.predict(pen=factor * 2 * spread**2 * math.log(n))[:-1] for factor in _PENALTIES
-    ]
+    found = [search.predict(pen=factor * 2 * spread**2 * math.log(n))[:-1] for factor in _PENALTIES]
     edges = [0, *found[0], n]
-    means = [float(series[a:b].mean()) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [float(series[a:b].mean()) for a, b in pairwise(edges)]
     rows = [
         (at, means[k], means[k + 1], min((abs(at - x) for x in found[-1]), default=n) <= 2)
         for k, at in enumerate(found[0])

@@ -106,8 +106,8 @@ def _arrivals(c: Characterization) -> Iterator[str]:
     most = table.sort("idc").row(-1, named=True)
     where = "at every scale" if start == first["scale_s"] else f"from {seconds(start)} on"
     said = (
-        f"Counts are burstier than Poisson {where}: their variance is {_number(at['idc'])} times the"
-        f" mean in windows of {seconds(start)}"
+        f"Counts are burstier than Poisson {where}: their variance is {_number(at['idc'])} times"
+        f" the mean in windows of {seconds(start)}"
     )
     if most["scale_s"] > start:
         said += f" and {_number(most['idc'])} times in windows of {seconds(most['scale_s'])}"
@@ -168,8 +168,8 @@ def _sessions(c: Characterization) -> Iterator[str]:
         yield f"All of the {programs:,.0f} programs are single calls."
         return
     yield (
-        f"{programs:,.0f} programs have {_number(turns)} calls on average; {_share(single)} are single"
-        " calls."
+        f"{programs:,.0f} programs have {_number(turns)} calls on average; {_share(single)} are"
+        " single calls."
     )
     top = c.value("sessions", "top_programs_80")
     if top is not None and programs >= 20:
@@ -215,7 +215,9 @@ def _failures(c: Characterization) -> Iterator[str]:
     said = f"{_share(share, 1)} of the calls failed"
     rows = c.rows("failures", "clustering")
     if rows.height and rows["value"][0] > 1.5 and (rows["p_value"][0] or 1.0) < 0.05:
-        said += f", and a call is {rows['value'][0]:.1f} times as likely to fail right after another"
+        said += (
+            f", and a call is {rows['value'][0]:.1f} times as likely to fail right after another"
+        )
     yield said + "."
 
 
@@ -227,14 +229,14 @@ def _load(c: Characterization) -> Iterator[str]:
     if live.height:
         most = c.value("load", "concurrency_max")
         yield (
-            f"{_number(live['value'][0])} calls are in flight on average and {_number(most or 0)} at"
-            f" most ({live['subject'][0]}, without any queue)."
+            f"{_number(live['value'][0])} calls are in flight on average and {_number(most or 0)}"
+            f" at most ({live['subject'][0]}, without any queue)."
         )
     servers = c.value("load", "kv_servers")
     if servers is not None and c.server:
         yield (
             f"At most {_number(c.value('load', 'kv_max_gb') or 0)} GB of keys and values are in"
-            f" flight, {_number(servers)} times the memory for them on {c.server.name}."
+            f" flight, {_share(servers)} of the memory for them on {c.server.name}."
         )
 
 

@@ -96,17 +96,15 @@ def _vuong(logs: Floats, weights: Floats, exponent: float) -> float:
     spread = math.sqrt(float((weights * (logs - centre) ** 2).sum() / size)) or 1e-6
 
     def density(p: Floats) -> Floats:
-        mu, sigma = p[0], math.exp(p[1])
+        mu, sigma = float(p[0]), math.exp(float(p[1]))
         z = (logs - mu) / sigma
         beyond = special.log_ndtr((mu - start) / sigma)
         return np.asarray(-0.5 * z * z - math.log(sigma) - 0.5 * math.log(2 * math.pi) - beyond)
 
-    found = optimize.minimize(
-        lambda p: -float((weights * density(p)).sum()),
-        [centre, math.log(spread)],
-        method="Nelder-Mead",
-        options={"maxiter": 400, "xatol": 1e-4, "fatol": 1e-6},
-    )
+    def loss(p: Floats) -> float:
+        return -float((weights * density(p)).sum())
+
+    found = optimize.minimize(loss, [centre, math.log(spread)], method="Nelder-Mead")
     gain = math.log(exponent) - exponent * (logs - start) - density(found.x)
     mean = float((weights * gain).sum() / size)
     error = math.sqrt(float((weights * (gain - mean) ** 2).sum()) / size / size)
@@ -147,9 +145,7 @@ def spliced(values: Floats, weights: Floats, tail: Tail) -> Spliced | None:
     a = tail.exponent.estimate
     over = float((tail_weight * (math.log(a) + a * end - (a + 1) * tail_logs)).sum())
     mixed = size * math.log(1 - share) + (total - size) * math.log(share)
-    return Spliced(
-        tail.least, mu, sigma, a, share, apart, 2 * 5 - 2 * (below + over + mixed)
-    )
+    return Spliced(tail.least, mu, sigma, a, share, apart, 2 * 5 - 2 * (below + over + mixed))
 
 
 def zipf(weights: Floats, least: int = 1) -> tuple[float, float] | None:
@@ -165,7 +161,7 @@ def zipf(weights: Floats, least: int = 1) -> tuple[float, float] | None:
     total, weighed = counts.sum(), float((counts * logs).sum())
 
     def loss(exponent: float) -> float:
-        return exponent * weighed + total * float(special.logsumexp(-exponent * logs))
+        return float(exponent * weighed) + float(total) * float(special.logsumexp(-exponent * logs))
 
     found = optimize.minimize_scalar(loss, bounds=(0.0, 6.0), method="bounded")
     exponent = float(found.x)

@@ -61,14 +61,16 @@ def differences(traces: Sequence[Characterization]) -> pl.DataFrame:
 
 
 def side_by_side(traces: Sequence[Characterization]) -> pl.DataFrame:
-    """Return every statistic that some trace has, a column a trace: aspect, statistic, subject, unit.
+    """Return every statistic of any trace: aspect, statistic, subject, unit, and a column each.
 
     A trace's column has its name; of two traces of one name the second gets a number.
     """
     keys = ["aspect", "statistic", "subject", "unit"]
     # what a subject is of may be the trace's own (a width, a model): those do not meet
     tables = [
-        each.statistics.select(*keys, pl.col("value").alias(name)).unique(keys, keep="first", maintain_order=True)
+        each.statistics.select(*keys, pl.col("value").alias(name)).unique(
+            keys, keep="first", maintain_order=True
+        )
         for each, name in zip(traces, names_of(traces), strict=True)
     ]
     order = pl.concat([t.select(keys) for t in tables]).unique(maintain_order=True)
@@ -134,8 +136,16 @@ def _held(sample: Sample, edges: Floats) -> Floats:
 def _numbers(first: Characterization, other: Characterization) -> list[dict[str, object]]:
     keys = ["aspect", "statistic", "subject", "unit"]
     columns = [*keys, "value", "low", "high"]
-    a = first.statistics.drop_nulls(["low", "high"]).select(columns).unique(keys, keep="first", maintain_order=True)
-    b = other.statistics.drop_nulls(["low", "high"]).select(columns).unique(keys, keep="first", maintain_order=True)
+    a = (
+        first.statistics.drop_nulls(["low", "high"])
+        .select(columns)
+        .unique(keys, keep="first", maintain_order=True)
+    )
+    b = (
+        other.statistics.drop_nulls(["low", "high"])
+        .select(columns)
+        .unique(keys, keep="first", maintain_order=True)
+    )
     both = a.join(b, on=keys, how="inner", suffix="_b", maintain_order="left")
     rows = []
     for row in both.iter_rows(named=True):
@@ -166,21 +176,21 @@ def _numbers(first: Characterization, other: Characterization) -> list[dict[str,
 
 
 def _at_scales(first: Characterization, other: Characterization) -> list[dict[str, object]]:
-    """Compare the dispersion of counts at the scales nearest to 1, 10 and 60 seconds, and beyond."""
+    """Compare the dispersion of counts at the scales nearest to 1, 10 and 60 s, and beyond."""
     a, b = (each.tables.get("dispersion") for each in (first, other))
     if a is None or b is None:
         return []
-    rows = []
+    rows: list[dict[str, object]] = []
     for scale in (1.0, 10.0, 60.0, 600.0, 3600.0):
         near = []
         for table in (a, b):
             known = table.drop_nulls(["idc_low", "idc_high"])
             if not known.height:
                 return rows
-            off = (known["scale_s"].log() - math.log(scale)).abs()
-            if off.min() > math.log(1.5):  # type: ignore[operator]
+            off = np.abs(np.log(known["scale_s"].to_numpy() / scale))
+            if off.min() > math.log(1.5):
                 break
-            near.append(known.row(int(off.arg_min()), named=True))  # type: ignore[arg-type]
+            near.append(known.row(int(off.argmin()), named=True))
         if len(near) < 2:
             continue
         found = _welch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,14 +60,14 @@ def fit(turns: Floats, weights: Floats) -> list[TurnFit]:
             - math.log(none)
         )
 
-    found = _best(lambda x: -float((weights * negative_binomial(x, turns)).sum()), [0.0, 0.5])
-    r, q = math.exp(found.x[0]), 1 / (1 + math.exp(-found.x[1]))
+    best, least = _best(lambda x: -float((weights * negative_binomial(x, turns)).sum()), [0.0, 0.5])
+    r, q = math.exp(best[0]), 1 / (1 + math.exp(-best[1]))
     made.append(
         (
             "negative binomial",
             {"r": r, "q": q},
-            -float(found.fun),
-            negative_binomial(found.x, far),
+            -least,
+            negative_binomial(best, far),
         )
     )
 
@@ -84,19 +85,17 @@ def fit(turns: Floats, weights: Floats) -> list[TurnFit]:
         return np.asarray(-x[0] * far_logs - math.exp(x[1]) * far)
 
     def loss(x: Floats) -> float:
-        return (
-            x[0] * logs
-            + math.exp(x[1]) * mean * total
-            + total * float(special.logsumexp(cut(x)))
+        return float(
+            x[0] * logs + math.exp(x[1]) * mean * total + total * float(special.logsumexp(cut(x)))
         )
 
-    found = _best(loss, [exponent, -math.log(10 * mean)])
-    log_cut = cut(found.x)
+    best, least = _best(loss, [exponent, -math.log(10 * mean)])
+    log_cut = cut(best)
     made.append(
         (
             "power law with cut-off",
-            {"exponent": float(found.x[0]), "rate": math.exp(found.x[1])},
-            -float(found.fun),
+            {"exponent": float(best[0]), "rate": math.exp(best[1])},
+            -least,
             log_cut - special.logsumexp(log_cut),
         )
     )
@@ -113,9 +112,11 @@ def fit(turns: Floats, weights: Floats) -> list[TurnFit]:
     return sorted(fits, key=lambda each: each.aic)
 
 
-def _best(loss, start: list[float]):  # type: ignore[no-untyped-def]
+def _best(loss: Callable[[Floats], float], start: list[float]) -> tuple[Floats, float]:
+    """Return where a loss is least, and the loss there."""
     with np.errstate(all="ignore"):
-        return optimize.minimize(loss, start, method="Nelder-Mead", options={"maxiter": 800})
+        found = optimize.minimize(loss, start, method="Nelder-Mead", options={"maxiter": 800})
+    return np.asarray(found.x), float(found.fun)
 
 
 def _distance(model: Floats, turns: Floats, upto: Floats) -> float:

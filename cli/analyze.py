@@ -2,12 +2,83 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
 from servescope.cli import console, reading
-from servescope.cli.options import Format, Json
+from servescope.cli.options import TP, Format, Json
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from servescope.analysis.characterization import Characterization
+    from servescope.analysis.server_shape import ServerShape
+    from servescope.traces import Trace
+
+Filled = dict[str, "dict[str, pl.DataFrame]"]
+
+_PAGE, _SERVER = "Page", "A server, for memory and calls in flight"
+# A call stays as long as on a server with some company: so many others, each of such a context.
+_COMPANY, _CONTEXT_TOKENS, _PREFILL_TOKENS = 32, 1000, 8192
 
 
 def analyze(
-    trace: reading.Files,
+    traces: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TRACE...",
+            help="A bundled name (see `traces list`), a file, a folder, a pattern like"
+            " 'logs/*.jsonl', - for standard input, or a run directory. Several are compared.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Page to write; JSON goes beside it.", rich_help_panel=_PAGE
+        ),
+    ] = None,
+    layout: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as",
+            metavar="PAPER",
+            help="Lay the numbers out as a paper does, with the published ones beside: burstgpt,"
+            " servegen, mooncake or azure. May be given again.",
+            rich_help_panel=_PAGE,
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv", help="Also write every table, whole, into this folder.", rich_help_panel=_PAGE
+        ),
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            "--figures",
+            help="Also write every figure into this folder, for print.",
+            rich_help_panel=_PAGE,
+        ),
+    ] = None,
+    figure_format: Annotated[
+        Literal["svg", "png", "pdf"],
+        typer.Option("--figure-format", help="Of --figures.", rich_help_panel=_PAGE),
+    ] = "svg",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel=_PAGE)
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model: `servescope engine models`.", rich_help_panel=_SERVER),
+    ] = None,
+    gpu: Annotated[
+        str,
+        typer.Option(help="Its GPUs: `servescope engine gpus`.", rich_help_panel=_SERVER),
+    ] = "H100",
+    tp: TP = 1,
     format: Format = None,
     unit: reading.Unit = None,
     block_tokens: reading.BlockTokens = None,
@@ -20,62 +91,145 @@ def analyze(
     seed: reading.StepSeed = 0,
     as_json: Json = False,
 ) -> None:
-    """Summarise a trace: rate, burstiness, lengths, turns, failures.
+    """Characterise a trace: clock, bursts, lengths, sessions, prefixes, clients, failures, load.
 
-    Example:  servescope analyze azure:sample
+    Example:  servescope analyze azure:sample -o azure.html
+
+    Example:  servescope analyze BurstGPT_3.csv --as burstgpt -o burstgpt.html
+
+    Example:  servescope analyze real.jsonl synthetic.jsonl -o compared.html
+
+    Example:  servescope analyze mooncake:sample --model llama-3.1-70b --gpu H100 --tp 4 --json
     """
-    from servescope.analysis import describe
+    from servescope.analysis.literature import LAYOUTS
+    from servescope.reports import characterization as pages
+    from servescope.traces.errors import InputError
 
-    with console.working(f"reading {trace}"):
-        loaded = reading.read(
-            trace, format, unit, block_tokens, block_rule, column, tokenizer, on_error, rejected,
-            transforms, seed,
-        )  # fmt: skip
-        found = describe(loaded)
+    for name in layout or ():
+        if name not in LAYOUTS:
+            raise InputError(f"There is no layout '{name}'.", f"Known: {', '.join(LAYOUTS)}.")
+    if layout and len(traces) > 1:
+        raise InputError("A paper's layout is of one trace.", "Name one trace, or leave out --as.")
+    server = _shape(model, gpu, tp) if model else None
+    found, read = [], []
+    for source in traces:
+        with console.working(f"reading {source}"):
+            trace = reading.read(
+                source, format, unit, block_tokens, block_rule, column, tokenizer, on_error,
+                rejected, transforms, seed,
+            )  # fmt: skip
+        read.append(trace)
+        found.append(_characterized(trace, source, server))
+    filled = {name: _filled(name, found[0], read[0]) for name in layout or ()}
+    if out or csv or figures:
+        _write(found, filled, out, csv, figures, figure_format, overwrite)
     if as_json:
-        console.json(found)
+        print(pages.json(found, filled).decode())
         return
-    rate = f"{found.rate_rps:.3g} calls/s" if found.rate_rps else None
-    span = f"{found.span_s:,.1f} s" if found.span_s else None
-    multi = f"{found.multi_turn_share:.0%} of calls" if found.multi_turn_share is not None else None
-    console.table(
-        ["", trace],
-        [
-            ("calls", found.calls),
-            ("programs", found.programs),
-            ("in programs of several calls", multi),
-            ("failed", found.failed),
-            ("span", span),
-            ("rate", rate),
-        ],
+    _tell(found, filled)
+    if not out:
+        console.say("For every figure and table add: -o trace.html")
+
+
+def _characterized(trace: Trace, source: str, server: ServerShape | None) -> Characterization:
+    from servescope.analysis import characterize
+
+    with console.stages(source) as begins:
+        return characterize(trace, name=source, server=server, begins=begins)
+
+
+def _filled(name: str, found: Characterization, trace: Trace) -> dict[str, pl.DataFrame]:
+    from servescope.analysis.demand import Demand
+    from servescope.analysis.literature import recreate
+
+    return recreate(name, found, Demand.of(trace))
+
+
+def _shape(model: str, gpu: str, tp: int) -> ServerShape:
+    """Return what a model on its GPUs holds, and how fast it is with some other calls beside."""
+    from servescope.analysis.server_shape import ServerShape
+    from servescope.engine.catalog import find_gpu, find_model
+    from servescope.engine.kvcache import BLOCK_TOKENS, kv_blocks
+    from servescope.engine.step_time import Load, StepTime
+
+    shape, card = find_model(model), find_gpu(gpu)
+    step = StepTime(shape, card, tp)
+    prefill = step(Load(_PREFILL_TOKENS, 1, 0, _PREFILL_TOKENS**2 / 2))
+    decode = step(Load(_COMPANY, _COMPANY, _COMPANY * _CONTEXT_TOKENS, 0.0))
+    return ServerShape(
+        f"{model} on {tp} x {gpu}" if tp > 1 else f"{model} on {gpu}",
+        float(shape.kv_bytes_per_token(tp) * tp),
+        float(kv_blocks(shape, card, tp) * BLOCK_TOKENS),
+        _PREFILL_TOKENS / prefill,
+        decode,
     )
-    console.out.print()
-    spreads = {
-        "inter-arrival (s)": found.iat,
-        "input tokens": found.input_tokens,
-        "output tokens": found.output_tokens,
-        "turns": found.turns,
+
+
+def _write(
+    found: list[Characterization],
+    filled: Filled,
+    out: Path | None,
+    csv: Path | None,
+    figures: Path | None,
+    figure_format: Literal["svg", "png", "pdf"],
+    overwrite: bool,
+) -> None:
+    from servescope.reports import characterization as pages
+    from servescope.reports import exports
+
+    with console.working("drawing the page"):
+        if out:
+            sections = pages.write(found, out, filled, overwrite=overwrite)
+            console.say(f"Page: {out}")
+        else:
+            sections = pages.sections_of(found, filled)
+    if csv:
+        made = pages.write_csv(found, csv, overwrite=overwrite)
+        console.say(f"{len(made)} tables: {csv}")
+    if figures:
+        with console.working("drawing the figures"):
+            drawn = exports.write_figures(sections, figures, figure_format, overwrite=overwrite)
+        console.say(f"{len(drawn)} figures: {figures}")
+
+
+def _tell(found: list[Characterization], filled: Filled) -> None:
+    """Print what matters of each trace, its doubts, what papers show and what differs."""
+    from rich.markup import escape
+
+    from servescope.analysis.summary import sentences
+    from servescope.reports import characterization as pages
+
+    for each in found:
+        if len(found) > 1:
+            console.out.print(f"[bold]{escape(each.name)}[/]")
+        for sentence in sentences(each):
+            console.out.print(escape(sentence.text), soft_wrap=True)
+        console.out.print()
+        for text in each.about.doubts:
+            console.doubt(text)
+    sections = pages.sections_of(found, filled)
+    console.sections(s for s in sections if s.name.startswith("as-") or s.name == "differences")
+    if len(found) == 1 and found[0].samples:
+        console.table(*_quantiles(found[0]))
+
+
+def _quantiles(found: Characterization) -> tuple[list[str], list[list[str]]]:
+    """Return the table of lengths, gaps and turns that a terminal has room for."""
+    from servescope.analysis.intervals import bounded
+
+    names = {
+        "gap_s": "gap (s), de-ticked",
+        "input_tokens": "input tokens",
+        "output_tokens": "output tokens",
+        "turns": "turns",
     }
-    console.table(
-        ["", "mean", "p50", "p90", "p99", "max", "CV"],
-        (
-            (name, *(f"{x:.4g}" for x in (s.mean, s.p50, s.p90, s.p99, s.max)), _cv(s.cv))
-            for name, s in spreads.items()
-            if s
-        ),
-    )
-    if found.iat and found.iat.cv:
-        word = (
-            "burstier than"
-            if found.iat.cv > 1.1
-            else "calmer than"
-            if found.iat.cv < 0.9
-            else "near"
-        )
-        console.out.print(f"\nArrivals are {word} Poisson (CV {found.iat.cv:.2f}; Poisson is 1).")
-    for doubt in found.doubts:
-        console.doubt(doubt)
-
-
-def _cv(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2f}"
+    rows = []
+    for key, label in names.items():
+        sample = found.samples.get(key)
+        if sample is None or not len(sample):
+            continue
+        values = [sample.mean(), *(bounded(sample, q) for q in (0.5, 0.9, 0.99)), sample.max()]
+        if key == "gap_s":  # below that it is the draw that speaks
+            values = [v if v is not None and v >= found.audit.finest_s else None for v in values]
+        rows.append([label, *("-" if v is None else f"{v:.4g}" for v in values)])
+    return ["", "mean", "p50", "p90", "p99", "max"], rows

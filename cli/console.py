@@ -109,6 +109,26 @@ PLAIN_EVERY_S = 10.0
 
 
 @contextmanager
+def stages(what: str) -> Iterator[Callable[[str], None]]:
+    """Show on stderr which stage of long work has begun: a line that lives, or one now and then."""
+    import time
+
+    begun_s = said_s = time.monotonic()
+    if err.is_terminal:
+        with err.status(escape(f"{what} ...")) as status:
+            yield lambda stage: status.update(escape(f"{what}: {stage} ..."))
+        return
+
+    def line(stage: str) -> None:
+        nonlocal said_s
+        if time.monotonic() - said_s >= PLAIN_EVERY_S:
+            said_s = time.monotonic()
+            say(f"{what}, {said_s - begun_s:.0f} s: {stage}")
+
+    yield line
+
+
+@contextmanager
 def counting(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show on stderr how many of how many are done: a line that lives, or one now and then."""
     import time

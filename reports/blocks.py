@@ -15,35 +15,42 @@ Cell = str | int | float | None
 class Note:
     """A sentence that stands out, or `plain` text as it is; `mark` is the word before it.
 
-    `link` is another page that says more, by its place from this one.
+    `link` is a page or a section that says more, by its place from this one, and `linked` its name.
     """
 
     kind: Literal["verdict", "doubt", "why", "plain"]
     text: str
     mark: str = ""
     link: str = ""
+    linked: str = "Report"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """A table's column: key in the data, heading, and how its numbers are written.
 
-    `form` is text, prose, count, share, ms (milliseconds of a value in seconds), rate, ratio or p
-    (a p-value).
+    `form` is text, prose, count, share, ms (milliseconds of a value in seconds), rate, ratio,
+    number (whole ones in full, others to three digits) or p (a p-value).
     """
 
     key: str
     heading: str
-    form: Literal["text", "prose", "count", "share", "ms", "rate", "ratio", "p"] = "text"
+    form: Literal["text", "prose", "count", "share", "ms", "rate", "ratio", "number", "p"] = "text"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of raw values in SI units; only the page turns them into text."""
+    """Rows of raw values in SI units; only the page turns them into text.
+
+    One with a word in `folded` stands behind the figures under that word, to be opened. `name` is
+    what a figure links to.
+    """
 
     columns: tuple[Column, ...]
     rows: Sequence[dict[str, Cell]]
     says: str = ""
+    folded: str = ""
+    name: str = ""
 
     @property
     def defines(self) -> bool:
@@ -53,11 +60,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A Plotly figure and the sentence that says how to read it; a `wide` one has its own row."""
+    """A Plotly figure and the sentence that says how to read it; a `wide` one has its own row.
+
+    `table` names the folded table of the page that holds its numbers.
+    """
 
     figure: go.Figure
     says: str
     wide: bool = False
+    table: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def write_markdown(
     title: str, sections: Sequence[Section], path: Path, *, overwrite: bool = False
 ) -> None:
     """Write the Markdown of a report; raises OutputExists, unless `overwrite`."""
-    _free(path, overwrite).write_text(markdown(title, sections), encoding="utf-8")
+    free(path, overwrite).write_text(markdown(title, sections), encoding="utf-8")
 
 
 def write_csv(sections: Sequence[Section], folder: Path, *, overwrite: bool = False) -> list[Path]:
@@ -75,7 +75,7 @@ def write_csv(sections: Sequence[Section], folder: Path, *, overwrite: bool = Fa
             writer.writerow(column.key for column in table.columns)
             for row in table.rows:
                 writer.writerow(_harmless(row[column.key]) for column in table.columns)
-            path = _free(folder / f"{section.name}-{number}.csv", overwrite)
+            path = free(folder / f"{section.name}-{number}.csv", overwrite)
             path.write_text(text.getvalue(), encoding="utf-8")
             made.append(path)
     return made
@@ -107,7 +107,7 @@ def write_figures(
     for section in sections:
         figures = [block for block in section.blocks if isinstance(block, Figure)]
         for number, block in enumerate(figures, 1):
-            path = _free(folder / f"{section.name}-{number}.{kind}", overwrite)
+            path = free(folder / f"{section.name}-{number}.{kind}", overwrite)
             path.write_bytes(_drawn(block, kind))
             made.append(path)
     return made
@@ -125,7 +125,8 @@ def _drawn(block: Figure, kind: ImageFormat) -> bytes:
         ) from None
 
 
-def _free(path: Path, overwrite: bool) -> Path:
+def free(path: Path, overwrite: bool) -> Path:
+    """Make the folder of a path that may be written; raises OutputExists, unless `overwrite`."""
     if path.exists() and not overwrite:
         raise OutputExists(f"{path} exists already.", "Choose another place or add --overwrite.")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,10 @@ def written(column: Column, value: Cell) -> str:
             return _significant(value * 1000)
         case "rate" | "ratio":
             return _significant(value)
+        case "number":
+            if float(value).is_integer() and abs(value) < 1e12:
+                return f"{value:,.0f}".replace(",", "\u202f")
+            return _significant(value)
         case "p":
             return "< 0.001" if value < 0.001 else f"{value:.3f}"
         case "text" | "prose":

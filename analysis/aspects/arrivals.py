@@ -13,7 +13,7 @@ from servescope.analysis.demand import Demand
 from servescope.analysis.families import GAPS
 from servescope.analysis.findings import Findings, Statistic, TableOf
 from servescope.analysis.intervals import Interval, of_sums
-from servescope.analysis.sample import Floats, Sample
+from servescope.analysis.sample import Floats, Sample, in_sections
 
 SEED = 7
 WINDOW_S = 600.0
@@ -144,8 +144,10 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
     windows = gap_windows(draws[0], max(width, WINDOW_S))
     findings.table("gap_windows", windows)
     if windows.height:
-        findings.say("windows_above_1", float((windows["cv"] > 1).mean()), n=windows.height)
-        findings.say("window_cv_p50", float(windows["cv"].median()), n=windows.height)  # type: ignore[arg-type]
+        findings.say(
+            "windows_above_1", int((windows["cv"] > 1).sum()) / windows.height, n=windows.height
+        )
+        findings.say("window_cv_p50", float(np.median(windows["cv"])), n=windows.height)
     _fits(draws[0], max(width, WINDOW_S), windows, audit, findings)
 
 
@@ -163,7 +165,7 @@ def within_width(at: Floats, audit: Audit) -> float | None:
 def gap_sample(at: Floats, sections: int = 10) -> Sample:
     """Return the gaps by sections of time, brought together to half a percent."""
     gaps = np.diff(at)
-    section = np.arange(len(gaps)) * sections // max(1, len(gaps))
+    section = in_sections(len(gaps), sections)
     place = np.rint(np.log(np.maximum(gaps, 1e-9)) * 200).astype(np.int64)
     keys, weights = np.unique(place * sections + section, return_counts=True)
     return Sample.of(np.exp(keys // sections / 200), keys % sections, sections, weights)
@@ -253,7 +255,9 @@ def _silences(at: Floats, audit: Audit, findings: Findings) -> None:
 
 
 def _distribution(gaps: Floats, drawn: Floats, audit: Audit, findings: Findings) -> None:
-    shares = np.unique(np.concatenate([np.linspace(0.01, 0.99, 50), 1 - np.geomspace(1e-4, 0.01, 9)]))
+    shares = np.unique(
+        np.concatenate([np.linspace(0.01, 0.99, 50), 1 - np.geomspace(1e-4, 0.01, 9)])
+    )
     shares = shares[shares <= 1 - 1 / len(gaps)]
     believed = [pl.when(pl.col(c) >= audit.finest_s).then(c) for c in ("gap_s", "deticked_s")]
     findings.table(
@@ -306,10 +310,8 @@ def _fits(
             f"most gaps are below {audit.finest_s:g} s, twice the tick: their shape is the draw's",
         )
     if rows:
-        schema = dict.fromkeys(TABLES["gap_fits"].units, pl.Float64)
-        schema |= {"gaps": pl.Int64, "family": pl.String}
+        kinds = {"gaps": pl.Int64, "family": pl.String}
+        schema = {name: kinds.get(name, pl.Float64) for name in TABLES["gap_fits"].units}
         findings.table("gap_fits", pl.DataFrame(rows, schema=schema))
         for family in sorted(set(best), key=best.count, reverse=True):
-            findings.say(
-                "best_gap_family", best.count(family) / len(best), of=family, n=len(best)
-            )
+            findings.say("best_gap_family", best.count(family) / len(best), of=family, n=len(best))

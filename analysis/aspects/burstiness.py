@@ -136,7 +136,9 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
     rows = [rescaled(draws[0], width, family, rng) for family in _TESTED]
     findings.table(
         "renewal_test",
-        pl.DataFrame({name: [getattr(r, name) for r in rows] for name in TABLES["renewal_test"].units}),
+        pl.DataFrame(
+            {name: [getattr(r, name) for r in rows] for name in TABLES["renewal_test"].units}
+        ),
     )
 
 

@@ -119,13 +119,15 @@ def _of_calls(demand: Demand, audit: Audit, findings: Findings) -> None:
         )
         half = rank[place <= place.max() // 2]
         _stability(
-            np.bincount(half, minlength=len(names)),
-            number - np.bincount(half, minlength=len(names)),
+            np.bincount(half, minlength=len(names)).astype(np.float64),
+            (number - np.bincount(half, minlength=len(names))).astype(np.float64),
             findings,
         )
         known = np.isfinite(cv)
         if known.any():
-            findings.say("client_cv_p50", _weighted_median(cv[known], number[known]), n=int(known.sum()))
+            findings.say(
+                "client_cv_p50", _weighted_median(cv[known], number[known]), n=int(known.sum())
+            )
             above = number[known][cv[known] > 1].sum() / number[known].sum()
             findings.say("load_above_cv_1", float(above), n=int(known.sum()))
     else:
@@ -149,7 +151,7 @@ def _gap_cvs(at: Floats, rank: Floats, clients: int) -> Floats:
 def _variances(
     place: Floats, rank: Floats, number: Floats, findings: Findings, of: str
 ) -> tuple[Floats, Floats]:
-    """Share out the variance of calls a window; return each client's part, and how often it asks."""
+    """Share out the variance of calls a window: each client's part, and how often it asks."""
     windows, clients = int(place.max()) + 1, len(number)
     total = np.bincount(place, minlength=windows).astype(np.float64)
     keys, counts = np.unique(rank * windows + place, return_counts=True)
@@ -167,9 +169,7 @@ def _variances(
     return covariance / variance, active
 
 
-def _decomposed(
-    shares: Floats, alone: float, number: Floats, findings: Findings, of: str
-) -> None:
+def _decomposed(shares: Floats, alone: float, number: Floats, findings: Findings, of: str) -> None:
     held = Concentration.of(number)
     if held is None:
         return
@@ -274,7 +274,7 @@ def _pool(part: pl.DataFrame, pool: str, findings: Findings, *, tables: bool) ->
     gamma = float((asked["pattern"] == "Gamma").mean())  # type: ignore[arg-type]
     findings.say("gamma_windows", gamma, of=pool, n=len(cv))
     findings.say("active_windows", asked.height / part.height, of=pool, n=part.height)
-    names, rates = _matrix(part)
+    _, rates = _matrix(part)
     total = rates.sum(axis=0)
     findings.say("rate_rps", float(total.mean()), of=pool, n=rates.shape[1])
     findings.say("rate_max_rps", float(total.max()), of=pool, n=rates.shape[1])

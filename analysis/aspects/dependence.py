@@ -10,6 +10,7 @@ from servescope.analysis.aspects.lengths import groups
 from servescope.analysis.clock import Audit
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
+from servescope.analysis.sample import Floats, Ints
 
 _FEWEST = 50
 _EXTREME = 0.95
@@ -109,14 +110,16 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
     _by_hour(demand, findings)
 
 
-def _pairs(u, v, x, y, name: str, findings: Findings) -> None:  # type: ignore[no-untyped-def]
+def _pairs(u: Floats, v: Floats, x: Ints, y: Ints, name: str, findings: Findings) -> None:
     from scipy import stats
 
     a, b = copulas.thinned(u, v)
     findings.say("kendall", float(stats.kendalltau(a, b).statistic), of=name, n=len(a))
     beyond = u > _EXTREME
     if beyond.any():
-        findings.say("upper_tail", float((v[beyond] > _EXTREME).mean()), of=name, n=int(beyond.sum()))
+        findings.say(
+            "upper_tail", float((v[beyond] > _EXTREME).mean()), of=name, n=int(beyond.sum())
+        )
     if np.ptp(v) > 0 and len(v) > 2:
         serial = copulas.spearman(v[:-1], v[1:])
         findings.say("serial_output", serial, of=name, n=len(v) - 1)

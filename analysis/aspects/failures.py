@@ -11,7 +11,7 @@ from servescope.analysis.counts import round_width
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
 from servescope.analysis.intervals import Interval, of_mean
-from servescope.analysis.sample import Floats, Sample
+from servescope.analysis.sample import Floats, Sample, in_sections
 
 _SECTIONS = 10
 _BINS = 200
@@ -84,7 +84,7 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
     if failed.null_count():
         calls = calls.drop_nulls("failed")
     flag = calls["failed"].to_numpy()
-    section = np.arange(len(flag)) * _SECTIONS // len(flag)
+    section = in_sections(len(flag), _SECTIONS)
     sample = Sample.of(flag.astype(np.float64), section, _SECTIONS)
     findings.say("failure_share", of_mean(sample) or sample.mean(), n=len(flag))
     findings.say("failed", int(flag.sum()), n=len(flag))

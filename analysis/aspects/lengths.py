@@ -12,7 +12,7 @@ from servescope.analysis.clock import Audit
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
 from servescope.analysis.intervals import Interval, bounded, of_mean, of_quantiles
-from servescope.analysis.sample import Floats, Ints, Sample
+from servescope.analysis.sample import Floats, Ints, Sample, in_sections
 
 SEED = 11
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
@@ -356,7 +356,7 @@ def halves(values: Ints, rng: np.random.Generator, sections: int = 20) -> tuple[
     """
     edges = np.unique(np.quantile(values, np.linspace(0, 1, 257)[1:-1]))
     cell = np.searchsorted(edges, values, side="left")
-    section = np.arange(len(values)) * sections // len(values)
+    section = in_sections(len(values), sections)
     held = np.bincount(section * (len(edges) + 1) + cell, minlength=sections * (len(edges) + 1))
     return between(held.reshape(sections, -1).astype(np.float64), sections // 2, rng)
 

@@ -8,10 +8,10 @@ import polars as pl
 from servescope.analysis.clock import Audit
 from servescope.analysis.counts import round_width
 from servescope.analysis.demand import Demand
-from servescope.analysis.dispersion import bounds
+from servescope.analysis.dispersion import bounds, fano
 from servescope.analysis.findings import Findings, Statistic, TableOf
 from servescope.analysis.intervals import Interval, of_sums
-from servescope.analysis.sample import Floats, Ints
+from servescope.analysis.sample import Floats, Ints, in_sections, sums_in
 from servescope.analysis.server_shape import ServerShape
 
 LEAST_S = 0.1
@@ -158,17 +158,10 @@ def _relative(where: Ints, x: Floats, windows: int, size: float) -> list[float |
     section = where * many // windows
     sizes = np.diff(-(-np.arange(many + 1) * windows // many)).astype(np.float64)
     scaled = x / size
-    sums = np.stack(
-        [sizes, np.bincount(section, scaled, many), np.bincount(section, scaled**2, many)], axis=-1
-    )
-
-    def index(s: Floats) -> Floats:
-        n, first, second = (s[..., i] for i in range(3))
-        return np.asarray((second / n - (first / n) ** 2) * n / (n - 1) / (first / n))
-
+    sums = np.concatenate([sizes[:, None], sums_in(section, many, scaled, scaled**2)], axis=1)
     with np.errstate(all="ignore"):
-        whole = float(index(sums.sum(axis=0)))
-    interval = of_sums(sums, index, "log")
+        whole = float(fano(sums.sum(axis=0)))
+    interval = of_sums(sums, fano, "log")
     return [whole if np.isfinite(whole) else None, *bounds(interval)]
 
 
@@ -183,7 +176,9 @@ def _labels(demand: Demand) -> tuple[Ints, list[str], str] | None:
                 pl.col(column)
                 .cast(pl.String)
                 .fill_null("unknown")
-                .replace_strict(names, list(range(len(names))), default=len(names), return_dtype=pl.Int64)
+                .replace_strict(
+                    names, list(range(len(names))), default=len(names), return_dtype=pl.Int64
+                )
             ).to_series()
             if sizes.height > len(names):
                 names.append("others")
@@ -239,10 +234,7 @@ def _swing(held: Floats) -> Interval | float | None:
         return None
     expected = number[:, None] * share
     chi = ((held - expected) ** 2 / expected).sum(axis=1)
-    section = np.arange(len(chi)) * _SECTIONS // len(chi)
-    sums = np.stack(
-        [np.bincount(section, x, _SECTIONS) for x in (chi, np.ones(len(chi)))], axis=-1
-    )
+    sums = sums_in(in_sections(len(chi), _SECTIONS), _SECTIONS, chi, np.ones(len(chi)))
     free = (len(chi) - 1) / len(chi) * (len(share) - 1)
     return of_sums(sums, lambda s: s[..., 0] / s[..., 1] / free, "log")
 

@@ -14,7 +14,7 @@ from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
 from servescope.analysis.intervals import bounded, of_sums
 from servescope.analysis.reuse import Reuse
-from servescope.analysis.sample import Ints, Sample
+from servescope.analysis.sample import Ints, Sample, in_sections, sums_in
 from servescope.analysis.server_shape import ServerShape
 from servescope.traces.provenance import Provenance
 
@@ -30,7 +30,9 @@ STATISTICS = {
         "Mooncake (FAST 2025); ideal hit rate of KVCache in the wild (ATC 2025)",
     ),
     "blocks": Statistic("prefix blocks asked for", "blocks", "count"),
-    "distinct_blocks": Statistic("different blocks: what an endless cache holds", "blocks", "count"),
+    "distinct_blocks": Statistic(
+        "different blocks: what an endless cache holds", "blocks", "count"
+    ),
     "block_tokens": Statistic("tokens of a block", "tokens", "as the format says"),
     "calls_hitting": Statistic("calls that find anything", "share", "count"),
     "half_the_hits_blocks": Statistic(
@@ -103,8 +105,7 @@ def found(
         return
     reuse = Reuse(most).add_all(prompts)
     hits, blocks = (np.array(x, np.float64) for x in (reuse.hit_blocks, reuse.blocks))
-    section = np.arange(len(blocks)) * _SECTIONS // len(blocks)
-    sums = np.stack([np.bincount(section, x, _SECTIONS) for x in (hits, blocks)], axis=-1)
+    sums = sums_in(in_sections(len(blocks), _SECTIONS), _SECTIONS, hits, blocks)
     rate = of_sums(sums, lambda s: s[..., 0] / s[..., 1])
     findings.say("hit_rate", rate or reuse.hit_rate, of=_scope(demand), n=len(blocks))
     findings.say("blocks", int(blocks.sum()))
@@ -231,7 +232,7 @@ def _popularity(reuse: Reuse, about: Provenance, findings: Findings) -> None:
     if held:
         top = max(1, len(counts) // 10)
         findings.say("top_blocks_reuse", float(held.upto[top - 1]), n=len(counts))
-    zipf = tails.zipf(counts)
+    zipf = tails.zipf(counts.astype(np.float64))
     if zipf:
         findings.say("block_zipf", zipf[0], n=len(counts))
     if about.block_rule == "component":

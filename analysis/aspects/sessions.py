@@ -11,7 +11,7 @@ from servescope.analysis.concentration import Concentration
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
 from servescope.analysis.intervals import bounded, of_mean
-from servescope.analysis.sample import Sample
+from servescope.analysis.sample import Sample, in_sections
 
 SECTIONS = 10
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
@@ -148,7 +148,7 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
 def _turns(programs: pl.DataFrame, demand: Demand, inside: int, findings: Findings) -> None:
     count = programs.height
     turn = programs["turns"].to_numpy()
-    section = np.arange(count) * SECTIONS // count
+    section = in_sections(count, SECTIONS)
     findings.say("programs", count)
     sample = Sample.of(turn, section, SECTIONS)
     findings.keep("turns", sample)
@@ -191,9 +191,7 @@ def _concentration(programs: pl.DataFrame, findings: Findings) -> None:
     findings.say("top_programs_80", held.share_holding(0.8), n=programs.height)
     findings.say("gini_tokens", held.gini, n=programs.height)
     items, shares = held.curve()
-    findings.table(
-        "concentration", pl.DataFrame({"programs_share": items, "tokens_share": shares})
-    )
+    findings.table("concentration", pl.DataFrame({"programs_share": items, "tokens_share": shares}))
 
 
 def _live(programs: pl.DataFrame, audit: Audit, findings: Findings) -> None:
@@ -203,19 +201,21 @@ def _live(programs: pl.DataFrame, audit: Audit, findings: Findings) -> None:
     if not len(begin) or audit.span_s <= 0:
         return
     moments = np.linspace(begin[0], begin[0] + audit.span_s, _LIVE)
-    live = np.searchsorted(begin, moments, side="right") - np.searchsorted(end, moments, side="left")
+    live = np.searchsorted(begin, moments, side="right") - np.searchsorted(
+        end, moments, side="left"
+    )
     findings.table("live_programs", pl.DataFrame({"t_s": moments, "programs": live}))
     findings.say("live_mean", float((end - begin).sum()) / audit.span_s, n=len(begin))
     at_starts = np.arange(1, len(begin) + 1) - np.searchsorted(end, begin, side="left")
     findings.say("live_max", int(at_starts.max()), n=len(begin))
 
 
-def _steps(
-    calls: pl.DataFrame, programs: pl.DataFrame, timed: bool, findings: Findings
-) -> None:
+def _steps(calls: pl.DataFrame, programs: pl.DataFrame, timed: bool, findings: Findings) -> None:
     """Describe what lies between one call of a program and the next."""
     same = pl.col("program_id") == pl.col("program_id").shift(1)
-    columns = [c for c in ("arrival_s", "input_tokens", "delay_s", "delay_kind") if c in calls.columns]
+    columns = [
+        c for c in ("arrival_s", "input_tokens", "delay_s", "delay_kind") if c in calls.columns
+    ]
     # a stable sort by program keeps the order in time
     steps = calls.sort("program_id", maintain_order=True).select(
         "program_id",
@@ -233,19 +233,25 @@ def _steps(
         spans = programs.filter(pl.col("turns") > 1)
         _describe((spans["end_s"] - spans["begin_s"]), "duration_s", rows, parts)
     if "delay_s" in columns:
-        kinds = follows["delay_kind"].drop_nulls().unique().to_list() if "delay_kind" in columns else []
+        kinds = (
+            follows["delay_kind"].drop_nulls().unique().to_list() if "delay_kind" in columns else []
+        )
         _describe(follows["delay_s"], "pause_s", rows, parts, mixed=True)
         if len(kinds) > 1:
             for kind in sorted(kinds):
                 of_kind = follows.filter(pl.col("delay_kind") == kind)["delay_s"]
                 _describe(of_kind, f"pause_s, {kind}", rows, parts, mixed=True)
-        pairs = steps.select(
-            a=pl.when(pl.col("follows").shift(1) & pl.col("follows")).then(
-                pl.col("delay_s").shift(1)
-            ),
-            b="delay_s",
-            row="row",
-        ).drop_nulls().sort("row")
+        pairs = (
+            steps.select(
+                a=pl.when(pl.col("follows").shift(1) & pl.col("follows")).then(
+                    pl.col("delay_s").shift(1)
+                ),
+                b="delay_s",
+                row="row",
+            )
+            .drop_nulls()
+            .sort("row")
+        )
         if pairs.height >= 50:
             u, v = (copulas.mid_ranks(pairs[c].to_numpy()) for c in ("a", "b"))
             findings.say("successive_pauses", copulas.spearman(u, v), n=pairs.height)
@@ -255,7 +261,7 @@ def _steps(
         _describe(follows["step"], "growth_tokens", rows, parts)
         known = follows["step"].drop_nulls()
         if len(known):
-            findings.say("shrink_share", float((known < 0).mean()), n=len(known))
+            findings.say("shrink_share", int((known < 0).sum()) / len(known), n=len(known))
     findings.table("session_quantiles", pl.DataFrame(rows, infer_schema_length=None))
     if parts:
         findings.table("pause_parts", pl.DataFrame(parts))
@@ -341,7 +347,7 @@ def _shape(demand: Demand, programs: pl.DataFrame, findings: Findings) -> None:
     children = links["parents"].explode().drop_nulls().value_counts()["count"]
     findings.say("joins", int((counts > 1).sum()), n=links.height)
     findings.say("forks", int((children > 1).sum()), n=links.height)
-    findings.say("fan_out_max", int(children.max() or 0), n=links.height)  # type: ignore[arg-type]
+    findings.say("fan_out_max", int(children.to_numpy().max(initial=0)), n=links.height)
     _depths(links, programs.height, findings)
 
 
@@ -370,7 +376,7 @@ def _depths(links: pl.DataFrame, programs: int, findings: Findings) -> None:
         state[0], state[1] = max(state[0], depth), max(state[1], end)
         state[2] += seconds is None
     depths = np.array([state[0] for state in home.values()])
-    section = np.arange(len(depths)) * SECTIONS // len(depths)
+    section = in_sections(len(depths), SECTIONS)
     sample = Sample.of(depths, section, SECTIONS)
     findings.say("depth_mean", of_mean(sample) or sample.mean(), n=programs)
     findings.say("depth_max", int(depths.max()), n=programs)

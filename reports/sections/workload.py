@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from servescope.analysis.binned import sampled
-from servescope.analysis.description import Spread
+from servescope.analysis.sample import Sample
 from servescope.reports import figures
 from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table
 from servescope.reports.canvas import MOST_DOTS
@@ -23,13 +23,11 @@ def workload(story: Story) -> Section:
             "value": run.info.workload.get("multi_turn_programs"),
         },
     ]
-    for what, spread in (
-        ("input tokens", Spread.of(calls["input_tokens"])),
-        ("output tokens", Spread.of(calls["output_tokens"])),
-    ):
-        if spread:
-            rows.append({"what": f"{what}, mean", "value": round(spread.mean)})
-            rows.append({"what": f"{what}, p99", "value": round(spread.p99)})
+    for what, column in (("input tokens", "input_tokens"), ("output tokens", "output_tokens")):
+        lengths = Sample.of(calls[column].drop_nulls())
+        for name, value in (("mean", lengths.mean()), ("p99", lengths.quantile(0.99))):
+            if value is not None:
+                rows.append({"what": f"{what}, {name}", "value": round(value)})
     table = Table((Column("what", ""), Column("value", "", "count")), rows)
     shown = sampled(calls.select("input_tokens", "output_tokens").drop_nulls(), MOST_DOTS)
     says = "One point a call."
