@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -165,7 +166,18 @@ def _both(r: float) -> tuple[float, float]:
     return tail, tail
 
 
-_COPULAS = {
+# Log density, bounds of the parameter, Kendall's tau and tail dependence it means.
+_COPULAS: Final[
+    dict[
+        str,
+        tuple[
+            Callable[[Floats, Floats, float], Floats],
+            tuple[float, float],
+            Callable[[float], float],
+            Callable[[float], tuple[float, float]],
+        ],
+    ]
+] = {
     "gaussian": (_gaussian, (-0.999, 0.999), _tau_of_elliptic, lambda r: (0.0, 0.0)),
     "t4": (_student, (-0.999, 0.999), _tau_of_elliptic, _both),
     "clayton": (_clayton, (1e-3, 30.0), lambda p: p / (p + 2), lambda p: (2 ** (-1 / p), 0.0)),

@@ -250,8 +250,8 @@ def _layout(name: str, tables: Mapping[str, pl.DataFrame], found: Characterizati
         blocks.append(Table(columns, table.to_dicts()))
     everything = [each for group in FIGURES.values() for each in group]
     for key, title in layout.figures.items():
-        for table, draw, _ in everything:
-            if table != key or key not in found.tables:
+        for kind, draw, _ in everything:
+            if kind != key or key not in found.tables:
                 continue
             figure = draw({found.name: found.tables[key]})
             if figure:
