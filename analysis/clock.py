@@ -83,7 +83,8 @@ class Audit:
 def grid_of(stamps: Floats) -> float | None:
     """Return the step (s) of which all stamps are multiples; None for one below 0.2 us, or chance.
 
-    Chance: n stamps without a clock are all multiples of g steps with probability g^-(n-1).
+    Chance: the first two stamps say the step, and each of the others is a multiple of g steps with
+    probability 1 / g.
     """
     if len(stamps) < 2:
         return None
@@ -96,7 +97,7 @@ def grid_of(stamps: Floats) -> float | None:
         if step == 1:
             return None
     distinct = int(np.count_nonzero(np.diff(ticks))) + 1
-    if step < 2 or (distinct - 1) * math.log(step) < -math.log(_SURE):
+    if step < 2 or (distinct - 2) * math.log(step) < -math.log(_SURE):
         return None
     return step * FINEST_S
 
@@ -131,12 +132,16 @@ def _batches(stamps: Floats, grid: Tick | None) -> Tick | None:
     distinct = np.unique(stamps)
     if len(distinct) < 10 or len(stamps) < _BATCHED * len(distinct):
         return None
-    beat = float(np.median(np.diff(distinct)))
-    near = [beat, *(period for period in _ROUND if abs(period / beat - 1) < 0.02)]
+    # a batch may have two stamps, a millisecond apart, so the beat need not be the usual gap
+    beats = np.quantile(np.diff(distinct), (0.5, 0.75, 0.9)).tolist()
+    near = [
+        *beats,
+        *(period for period in _ROUND if any(abs(period / beat - 1) < 0.02 for beat in beats)),
+    ]
     steps = [step for step in near if grid is None or step > 1.5 * grid.step_s]
     if not steps:
         return None
-    best = max(steps, key=lambda step: _resultant(distinct, step)[0])
+    best = max(steps, key=lambda step: (round(_resultant(distinct, step)[0], 4), step))
     strength, offset = _resultant(distinct, best)
     p = math.exp(-len(distinct) * strength**2)
     if strength < _ALIKE or p > _SURE:

@@ -157,7 +157,7 @@ def rate_free(arrivals: Floats, width_s: float) -> Floats:
     if len(arrivals) < 2:
         return np.empty(0)
     edges = np.arange(arrivals[0], arrivals[-1] + width_s, width_s)
-    edges[-1] = max(edges[-1], arrivals[-1])
+    edges[-1] = arrivals[-1]  # beyond the last arrival nothing is known of the rate
     upto = np.searchsorted(arrivals, edges, side="left").astype(np.float64)
     upto[-1] = len(arrivals)
     return np.interp(arrivals, edges, upto)

@@ -40,7 +40,7 @@ def rescaled(arrivals: Floats, width_s: float, family: str, rng: np.random.Gener
     first = max(0, (len(arrivals) - MOST) // 2)
     part = arrivals[first : first + MOST]
     edges = np.arange(part[0], part[-1] + width_s, width_s)
-    edges[-1] = max(edges[-1], part[-1])
+    edges[-1] = part[-1]  # beyond the last arrival nothing is known of the rate
     upto = np.searchsorted(part, edges, side="right").astype(np.float64)
     upto[0] = 0.0
     residual = np.maximum(np.diff(np.interp(part, edges, upto)), _TINY)

@@ -159,11 +159,15 @@ def over_dispersion(counts: Floats, hours: Floats | None) -> dict[str, float] | 
             return None
     if not (math.isfinite(alpha) and alpha > 0 and math.isfinite(error)):
         return None
-    reach = 1.959964 * error / alpha  # on the log scale, for alpha is above 0
+    reach = 1.959964 * error / alpha
+    if reach < 2:  # on the log scale, for alpha is above 0
+        low, high = alpha * math.exp(-reach), alpha * math.exp(reach)
+    else:  # it may as well be 0
+        low, high = 0.0, alpha * (1 + reach)
     return {
         "alpha": alpha,
-        "low": alpha * math.exp(-reach),
-        "high": alpha * math.exp(reach),
+        "low": low,
+        "high": high,
         "pearson": float(poisson.pearson_chi2 / poisson.df_resid),
         "p_value": float(stats.chi2.sf(gain, 1)) / 2 if gain > 0 else 1.0,
     }

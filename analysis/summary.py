@@ -214,7 +214,7 @@ def _failures(c: Characterization) -> Iterator[str]:
         return
     said = f"{_share(share, 1)} of the calls failed"
     rows = c.rows("failures", "clustering")
-    if rows.height and rows["value"][0] > 1.5 and (rows["p_value"][0] or 1.0) < 0.05:
+    if rows.height and rows["value"][0] > 1.5 and rows["p_value"][0] < 0.05:
         said += (
             f", and a call is {rows['value'][0]:.1f} times as likely to fail right after another"
         )

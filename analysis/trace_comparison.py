@@ -17,6 +17,8 @@ _CELLS = 256
 _SECTIONS = 19  # degrees of freedom behind most intervals
 # Shares and correlations differ by subtraction, all else by ratio.
 _ADDITIVE = {"share"}
+# An exponent holds from where its tail begins, which is another place in every trace.
+_OWN = {"tail_exponent"}
 _CORRELATIONS = {"spearman", "serial_output", "gap_r1", "count_r1", "successive_pauses", "hurst"}
 _SAMPLES = {
     "gap_s": "gaps (de-ticked)",
@@ -146,6 +148,7 @@ def _numbers(first: Characterization, other: Characterization) -> list[dict[str,
         .select(columns)
         .unique(keys, keep="first", maintain_order=True)
     )
+    a = a.filter(~pl.col("statistic").is_in(_OWN))
     both = a.join(b, on=keys, how="inner", suffix="_b", maintain_order="left")
     rows = []
     for row in both.iter_rows(named=True):

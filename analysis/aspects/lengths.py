@@ -35,7 +35,7 @@ STATISTICS = {
         "exponent of the tail: the share above x falls like x^-exponent",
         "1",
         "Hill's, from where the KS distance of a power law is least",
-        "normal, of independent values",
+        "normal, of independent values, given where the tail begins",
         "Clauset, Shalizi and Newman, SIAM Review 51 (2009)",
     ),
     "tail_share": Statistic("calls in that tail", "share", "count"),
@@ -346,7 +346,8 @@ def _drift(demand: Demand, findings: Findings) -> None:
         )
         apart, p = halves(calls[column].to_numpy(), rng)
         findings.say("drift_ks", apart, of=column, n=calls.height, p=p)
-    findings.table("length_drift", pl.concat(tables))
+    if tables:
+        findings.table("length_drift", pl.concat(tables))
 
 
 def halves(values: Ints, rng: np.random.Generator, sections: int = 20) -> tuple[float, float]:
