@@ -11,7 +11,8 @@ from scipy import optimize, special
 from servescope.analysis.intervals import Interval
 from servescope.analysis.sample import Floats
 
-_CANDIDATES = 100
+_CANDIDATES, _FEWER_CANDIDATES = 100, 30
+_RESAMPLES = 100
 _FEWEST = 50  # values of a tail
 _NORMAL_95 = 1.959964
 
@@ -45,13 +46,43 @@ class Spliced:
     aic: float
 
 
-def power_law(values: Floats, weights: Floats) -> Tail | None:
+def power_law(
+    values: Floats, weights: Floats, rng: np.random.Generator | None = None
+) -> Tail | None:
     """Fit a power law to the tail of distinct values, ascending and above 0, seen `weights` times.
 
     It begins where its KS distance is least (Clauset, Shalizi and Newman 2009), with 50 values or
-    more above; the exponent is Hill's estimate, with the interval of independent values. None where
-    there are too few.
+    more above; the exponent is Hill's estimate. With `rng` its interval is from resamples of
+    independent values that look for the beginning anew; without, it has none. None where there are
+    too few values.
     """
+    found = _beginning(values, weights, _CANDIDATES)
+    if found is None:
+        return None
+    first, exponent, apart = found
+    reach = 0.0
+    if rng is not None:
+        total = int(weights.sum())
+        again = []
+        for _ in range(_RESAMPLES):
+            drawn = rng.multinomial(total, weights / weights.sum()).astype(np.float64)
+            seen = drawn > 0
+            other = _beginning(values[seen], drawn[seen], _FEWER_CANDIDATES)
+            again += [other[1]] if other else []
+        reach = _NORMAL_95 * float(np.std(again, ddof=1)) if len(again) > 2 else math.inf
+    size = float(weights[first:].sum())
+    return Tail(
+        float(values[first]),
+        Interval(exponent, exponent - reach, exponent + reach),
+        size / float(weights.sum()),
+        size,
+        apart,
+        _vuong(np.log(values[first:]), weights[first:], exponent),
+    )
+
+
+def _beginning(values: Floats, weights: Floats, candidates: int) -> tuple[int, float, float] | None:
+    """Return where a power law fits best from: the index, the exponent, and the KS distance."""
     logs = np.log(values)
     above = np.cumsum(weights[::-1])[::-1]
     sums = np.cumsum((weights * logs)[::-1])[::-1]
@@ -60,8 +91,8 @@ def power_law(values: Floats, weights: Floats) -> Tail | None:
     possible = possible[: max(0, len(values) - 10)]
     if not len(possible):
         return None
-    at = np.unique(np.geomspace(1, len(possible), min(_CANDIDATES, len(possible))).astype(int))
-    best, least = None, math.inf
+    at = np.unique(np.geomspace(1, len(possible), min(candidates, len(possible))).astype(int))
+    best = None
     for k in len(possible) - at:
         first = possible[k]
         mean = sums[first] / above[first] - logs[first]
@@ -72,21 +103,9 @@ def power_law(values: Floats, weights: Floats) -> Tail | None:
         upto = np.cumsum(weights[first:]) / above[first]
         below = upto - weights[first:] / above[first]
         apart = float(np.maximum(upto - model, model - below).max())
-        if apart < least:
-            best, least = (int(first), exponent), apart
-    if best is None:
-        return None
-    first, exponent = best
-    size = float(above[first])
-    reach = _NORMAL_95 * exponent / math.sqrt(size)
-    return Tail(
-        float(values[first]),
-        Interval(exponent, exponent - reach, exponent + reach),
-        size / float(weights.sum()),
-        size,
-        least,
-        _vuong(logs[first:], weights[first:], exponent),
-    )
+        if best is None or apart < best[2]:
+            best = (int(first), float(exponent), apart)
+    return best
 
 
 def _vuong(logs: Floats, weights: Floats, exponent: float) -> float:

@@ -109,7 +109,8 @@ def lengths(seed: int) -> Iterator[tuple[str, str, float, float, float, float]]:
     body = rng.lognormal(5, 0.8, 40_000)
     body = body[body < threshold][: 20_000 - len(tail)]
     both = pl.Series(np.rint(rng.permutation(np.concatenate([body, tail]))).astype(np.int64))
-    spliced = tails.power_law(*distinct(sample_of(both, pl.Series(np.zeros(len(both), int)))))
+    together = distinct(sample_of(both, pl.Series(np.zeros(len(both), int))))
+    spliced = tails.power_law(*together, rng)
     e = spliced.exponent
     yield "spliced lengths", "tail exponent", exponent, e.estimate, e.low, e.high
 

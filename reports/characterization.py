@@ -333,7 +333,13 @@ def _aspect(key: str, found: Sequence[Characterization]) -> Section | None:
                 row | {"says": aspect.statistics[row["statistic"]].says}
                 for row in statistics.to_dicts()
             ]
-            blocks.append(Table(_told(_STATISTICS, rows), rows))
+            # what is of a model or a class stands folded, for there may be many
+            parts = [row for row in rows if key == "lengths" and ", " in str(row["subject"])]
+            whole = [row for row in rows if row not in parts]
+            blocks.append(Table(_told(_STATISTICS, whole), whole))
+            if parts:
+                told = _told(_STATISTICS, parts)
+                blocks.append(Table(told, parts, folded="The same by model and class"))
         for kind in aspect.tables:
             if kind in each.tables:
                 blocks.append(_table(kind, each.tables[kind], key, own, linked=not number))

@@ -68,8 +68,8 @@ def _band(figure: go.Figure, table: pl.DataFrame, x: str, low: str, high: str, i
 
 
 def _drawn(figure: go.Figure, *, several: bool) -> go.Figure | None:
-    if not figure.data:
-        return None
+    if all(each.type == "scatter" and len(each.x) < 2 for each in figure.data):
+        return None  # nothing, or one point of each
     figure.update_layout(showlegend=several)
     return figure
 
@@ -174,7 +174,7 @@ def gap_windows(tables: Tables) -> go.Figure | None:
 def gap_distribution(tables: Tables) -> go.Figure | None:
     """Draw the share of gaps longer than a length, as stamped and de-ticked."""
     figure = canvas("gap (s)", "share longer", log_x=True)
-    figure.update_yaxes(**LOG, tickformat="~%")
+    figure.update_yaxes(**LOG, tickformat="~%", dtick=1)
     for index, (name, table) in enumerate(tables.items()):
         above = table.with_columns(share=1 - pl.col("share_below"))
         own = f"{name}, " if len(tables) > 1 else ""
@@ -226,7 +226,7 @@ def lengths(column: str, axis: str) -> Callable[[Tables], go.Figure | None]:
 
     def draw(tables: Tables) -> go.Figure | None:
         figure = canvas(axis, "share of calls longer", log_x=True)
-        figure.update_yaxes(**LOG, tickformat="~%")
+        figure.update_yaxes(**LOG, tickformat="~%", dtick=1)
         index = 0
         for name, table in tables.items():
             groups = table.filter(pl.col("column") == column)
@@ -304,8 +304,8 @@ def conditional(tables: Tables) -> go.Figure | None:
 
 def turns(tables: Tables) -> go.Figure | None:
     """Draw the share of programs of more than so many calls."""
-    figure = canvas("calls of a program", "share of programs with as many or more", log_x=True)
-    figure.update_yaxes(**LOG, tickformat="~%")
+    figure = canvas("calls of a program", "programs with as many or more", log_x=True)
+    figure.update_yaxes(**LOG, tickformat="~%", dtick=1)
     for index, (name, table) in enumerate(tables.items()):
         at = table.with_columns(above=pl.col("share").reverse().cum_sum().reverse())
         _line(figure, at, "turns", "above", name, index, mode="lines+markers")

@@ -78,6 +78,12 @@ def test_the_page_of_the_systems_is_fresh() -> None:
     assert text_of("reference/systems.md") == script.page(), "run: python docs/system_reference.py"
 
 
+def test_the_page_of_the_characterisation_is_fresh() -> None:
+    script = load_script(DOCS / "characterization_reference.py")
+    page = text_of("reference/characterization.md")
+    assert page == script.page(), "run: python docs/characterization_reference.py"
+
+
 def test_the_page_of_the_command_line_is_fresh() -> None:
     script = load_script(DOCS / "cli_reference.py")
     assert text_of("reference/cli.md") == script.page(), "run: python docs/cli_reference.py"

@@ -74,7 +74,7 @@ TABLES = {
     "copula_density": TableOf(
         "how often both ranks fall into a cell, over what independence would give",
         {"input_rank": "share", "output_rank": "share", "density": "1"},
-        "counts in 20 by 20 cells",
+        "counts in at most 20 by 20 cells",
     ),
     "output_hours": TableOf(
         "answers by the hour of the day they were asked for",
@@ -138,7 +138,7 @@ def _pairs(u: Floats, v: Floats, x: Ints, y: Ints, name: str, findings: Findings
         ),
     )
     findings.table("conditional_output", copulas.conditional(x, y))
-    cells = 20
+    cells = int(np.clip(np.sqrt(len(u) / 25), 2, 20))  # with 25 pairs each by chance
     place = np.minimum((u * cells).astype(np.int64), cells - 1) * cells
     place += np.minimum((v * cells).astype(np.int64), cells - 1)
     density = np.bincount(place, minlength=cells * cells) * cells**2 / len(u)

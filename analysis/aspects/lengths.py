@@ -35,7 +35,7 @@ STATISTICS = {
         "exponent of the tail: the share above x falls like x^-exponent",
         "1",
         "Hill's, from where the KS distance of a power law is least",
-        "normal, of independent values, given where the tail begins",
+        "of all calls together: 100 resamples of independent values, each with its own beginning",
         "Clauset, Shalizi and Newman, SIAM Review 51 (2009)",
     ),
     "tail_share": Statistic("calls in that tail", "share", "count"),
@@ -247,9 +247,10 @@ def _shape(
         (fit.family, fit.parameters, fit.distance, fit.aic)
         for fit in goodness.fits(values, _FAMILIES, weights=weights)
     ]
-    tail = tails.power_law(values, weights)
+    tail = tails.power_law(values, weights, None if name else np.random.default_rng(SEED))
     if tail:
-        findings.say("tail_exponent", tail.exponent, of=whole, n=int(tail.values))
+        exponent = tail.exponent.estimate if name else tail.exponent
+        findings.say("tail_exponent", exponent, of=whole, n=int(tail.values))
         findings.say("tail_share", tail.share, of=whole)
         findings.say("tail_against_lognormal_z", tail.lognormal_z, of=whole)
         both = tails.spliced(values, weights, tail)

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from servescope.traces import Trace, load
 from servescope.traces.provenance import Provenance
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
+Real = Callable[[str], Characterization]
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is not here")
 
 
@@ -111,7 +112,9 @@ def test_no_interval_lies_beside_its_value() -> None:
 
 def test_nothing_is_said_below_twice_the_tick() -> None:
     rng = np.random.default_rng(2)
-    found = characterize(trace_of(arrival_s=np.floor(np.cumsum(rng.exponential(0.2, 5000)) / 3) * 3))
+    found = characterize(
+        trace_of(arrival_s=np.floor(np.cumsum(rng.exponential(0.2, 5000)) / 3) * 3)
+    )
     assert found.audit.finest_s == 6
     assert found.tables["dispersion"]["scale_s"].min() == 6
     assert found.tables["token_dispersion"]["scale_s"].min() == 6
@@ -156,9 +159,7 @@ def test_dependence_bursts_and_failures_that_were_planted_are_found() -> None:
 def test_failures_that_come_together_are_said_to() -> None:
     rng = np.random.default_rng(4)
     outage = np.repeat(rng.random(100) < 0.1, 50)
-    found = characterize(
-        trace_of(arrival_s=bursty(5000), status=np.where(outage, "error", "ok"))
-    )
+    found = characterize(trace_of(arrival_s=bursty(5000), status=np.where(outage, "error", "ok")))
     row = found.rows("failures", "clustering").row(0, named=True)
     assert row["value"] > 5
     assert row["p_value"] < 1e-6
@@ -233,7 +234,7 @@ def test_a_mix_that_drifts_is_told_from_one_that_does_not() -> None:
         assert low < drift < high
 
 
-# --- real traces against ../shared/data/README.md ---------------------------------------------------
+# --- real traces against ../shared/data/README.md -------------------------------------------------
 
 LENGTHS = {
     "burstgpt/BurstGPT_1.head400.csv": ((520.5, 1958, 2126), (276.5, 1421, 2019)),
@@ -261,7 +262,7 @@ ARRIVALS = {  # span, rate, CV of the gaps as stamped
 
 
 @pytest.fixture(scope="module")
-def real() -> Iterator[object]:
+def real() -> Real:
     known: dict[str, Characterization] = {}
 
     def one(name: str) -> Characterization:
@@ -269,12 +270,12 @@ def real() -> Iterator[object]:
             known[name] = characterize(load(str(DATA / name)))
         return known[name]
 
-    yield one
+    return one
 
 
 @needs_data
 @pytest.mark.parametrize("name", LENGTHS)
-def test_the_lengths_of_real_traces_are_those_that_were_measured(name: str, real) -> None:  # type: ignore[no-untyped-def]
+def test_the_lengths_of_real_traces_are_those_that_were_measured(name: str, real: Real) -> None:
     found = real(name)
     for column, (mean, p99, most) in zip(
         ("input_tokens", "output_tokens"), LENGTHS[name], strict=True
@@ -290,7 +291,7 @@ def test_the_lengths_of_real_traces_are_those_that_were_measured(name: str, real
 
 @needs_data
 @pytest.mark.parametrize("name", ARRIVALS)
-def test_the_arrivals_of_real_traces_are_those_that_were_measured(name: str, real) -> None:  # type: ignore[no-untyped-def]
+def test_the_arrivals_of_real_traces_are_those_that_were_measured(name: str, real: Real) -> None:
     found = real(name)
     span, rate, cv = ARRIVALS[name]
     assert found.value("clock", "span_s") == pytest.approx(span, rel=2e-3)
@@ -299,7 +300,7 @@ def test_the_arrivals_of_real_traces_are_those_that_were_measured(name: str, rea
 
 
 @needs_data
-def test_the_summaries_say_what_matters(real) -> None:  # type: ignore[no-untyped-def]
+def test_the_summaries_say_what_matters(real: Real) -> None:
     azure = said(real("azure_llm_2023"))
     assert "on and off: 34 silences over 20 s hold 65 % of the time (CV of the gaps 13" in azure
     mooncake = said(real("mooncake/conversation_trace.head400.jsonl"))
@@ -311,7 +312,7 @@ def test_the_summaries_say_what_matters(real) -> None:  # type: ignore[no-untype
 
 
 @needs_data
-def test_known_figures_of_sessions_prefixes_and_clients_are_found(real) -> None:  # type: ignore[no-untyped-def]
+def test_known_figures_of_sessions_prefixes_and_clients_are_found(real: Real) -> None:
     synthetic = real("mooncake/synthetic_trace.jsonl.gz")
     assert synthetic.value("prefixes", "hit_rate") == pytest.approx(0.6396, abs=1e-4)
     conversation = real("mooncake/conversation_trace.head400.jsonl")
@@ -326,14 +327,16 @@ def test_known_figures_of_sessions_prefixes_and_clients_are_found(real) -> None:
     clients = real("servegen")
     assert clients.value("clients", "clients", "language/m-small") == 43
     assert clients.value("clients", "rate_rps", "language/m-small") == pytest.approx(1174, abs=1)
-    assert clients.value("clients", "rate_max_rps", "language/m-small") == pytest.approx(3880, abs=1)
+    assert clients.value("clients", "rate_max_rps", "language/m-small") == pytest.approx(
+        3880, abs=1
+    )
     exgentic = real("exgentic_otel_normalized")
     assert exgentic.value("sessions", "programs") == 23
 
 
 @needs_data
 @pytest.mark.slow
-def test_weka_reuses_nearly_all_of_its_prefix_blocks(real) -> None:  # type: ignore[no-untyped-def]
+def test_weka_reuses_nearly_all_of_its_prefix_blocks(real: Real) -> None:
     found = real("weka_agentic")
     assert found.calls == 24_108
     assert found.value("sessions", "programs") == 360

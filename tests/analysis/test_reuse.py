@@ -11,7 +11,7 @@ from servescope.analysis.reuse import Reuse
 
 
 def simulated(prompts: list[list[int]], size: int) -> int:
-    """Count the hits of an LRU cache that is touched from the last block of a prompt to the first."""
+    """Count the hits of an LRU cache; a prompt touches its blocks from the last to the first."""
     held: OrderedDict[int, None] = OrderedDict()
     hits = 0
     for prompt in prompts:

@@ -16,7 +16,7 @@ def spliced(rng: np.random.Generator, calls: int = 40_000) -> tuple[np.ndarray, 
 
 def test_the_exponent_and_the_beginning_of_a_tail_are_found() -> None:
     values, weights = spliced(np.random.default_rng(1))
-    tail = tails.power_law(values, weights)
+    tail = tails.power_law(values, weights, np.random.default_rng(5))
     assert tail is not None
     assert tail.exponent.low < 1.6 < tail.exponent.high
     assert 500 < tail.least < 800

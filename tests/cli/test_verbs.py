@@ -58,14 +58,6 @@ def test_convert_writes_what_can_be_loaded_again(cli: Cli, tmp_path: Path) -> No
     assert cli("traces", "convert", "azure:sample", "-o", tmp_path / "a.xls").code == 2
 
 
-def test_analyze_says_how_bursty_and_how_long(cli: Cli) -> None:
-    ended = cli("analyze", "burstgpt:sample")
-    assert "burstier than Poisson (CV 4.57" in ended.out
-    told = json.loads(cli("analyze", "burstgpt:sample", "--json").out)
-    assert told["input_tokens"]["p99"] == 1958
-    assert told["calls"] == 400
-
-
 def test_simulate_makes_a_run_with_a_report_and_numbers(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "run"
     ended = cli("simulate", "azure:sample", "--duration", 30, "--out", out, "--slo", "ttft<1s")

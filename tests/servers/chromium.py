@@ -43,7 +43,7 @@ def sound_page(browser: Browser, path: Path, width: int) -> Iterator[Page]:
     page.wait_for_function(
         "document.querySelectorAll('.plotly-graph-div').length > 0 &&"
         "[...document.querySelectorAll('.plotly-graph-div')]"
-        ".every(figure => figure.querySelectorAll('.trace, .point').length > 0)",
+        ".every(figure => figure.querySelectorAll('.trace, .point, .hm').length > 0)",
         timeout=20_000,
     )
     assert errors == []
