@@ -103,7 +103,7 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
         known = lengths.filter(pl.col("input_tokens") > 0)
         findings.say(
             "length_effect",
-            _odds(known["input_tokens"].log10().to_numpy(), known["failed"].to_numpy()),
+            _odds(known["input_tokens"], known["failed"]),
             n=known.height,
         )
     if demand.timed and audit.span_s > 0:
@@ -121,9 +121,11 @@ def _by_kind(calls: pl.DataFrame, findings: Findings) -> None:
         if column not in calls.columns:
             continue
         table = (
-            calls.group_by(pl.col(column).cast(pl.String).fill_null("unknown").alias("of"))
+            calls.group_by(column)
             .agg(**_COUNTED)
-            .sort("calls", descending=True)
+            .rename({column: "of"})
+            .with_columns(pl.col("of").cast(pl.String).fill_null("unknown"))
+            .sort("calls", "of", descending=[True, False])
             .head(20)
         )
         if column != "status" and table.height < 2:
@@ -155,7 +157,7 @@ def _tenths(
     calls: pl.DataFrame, by: str, names: tuple[str, str], table: str, findings: Findings
 ) -> None:
     values = calls[by].to_numpy()
-    edges = np.unique(np.quantile(values, np.linspace(0.1, 0.9, 9)))
+    edges = np.unique(np.quantile(values, np.linspace(0.1, 0.9, 9), method="inverted_cdf"))
     group = pl.Series("group", np.searchsorted(edges, values, side="left"))
     found = (
         calls.with_columns(group)
@@ -167,14 +169,15 @@ def _tenths(
     findings.table(table, found)
 
 
-def _odds(x: Floats, failed: Floats) -> Interval | None:
-    """Return the odds ratio for one more of x, by Newton's method, with Wald's interval."""
+def _odds(x: pl.Series, failed: pl.Series) -> Interval | None:
+    """Return the odds ratio for ten times x (counts), by Newton's method, with Wald's interval."""
     count, bad = len(x), float(failed.sum())
-    if count < 50 or not np.ptp(x) > 0 or min(bad, count - bad) < 5:
+    if count < 50 or x.n_unique() < 2 or min(bad, count - bad) < 5:
         return None
     groups = pl.DataFrame({"x": x, "y": failed}).group_by("x").agg(n=pl.len(), y=pl.col("y").sum())
-    z, n, y = (groups[c].cast(pl.Float64).to_numpy() for c in ("x", "n", "y"))
-    z = z - float(x.mean())
+    z, n, y = (groups.sort("x")[c].cast(pl.Float64).to_numpy() for c in ("x", "n", "y"))
+    z = np.log10(z)
+    z = z - float((n * z).sum()) / count
     beta = np.array([np.log(bad / (count - bad)), 0.0])
     for _ in range(30):
         p = 1 / (1 + np.exp(-(beta[0] + beta[1] * z)))
@@ -213,7 +216,7 @@ def _over_time(calls: pl.DataFrame, demand: Demand, audit: Audit, findings: Find
     loaded = calls.with_columns(rps=pl.Series(in_window / load_width))
     if audit.span_s >= 10 * load_width:
         _tenths(loaded, "rps", ("from_rps", "to_rps"), "failures_by_load", findings)
-        effect = _odds(np.log10(in_window.astype(np.float64)), calls["failed"].to_numpy())
+        effect = _odds(pl.Series(in_window), calls["failed"])
         findings.say("load_effect", effect, of=f"{load_width:g} s", n=len(at))
     if audit.span_s < seasons.DAY_S:
         findings.leave_out("failures by time of day", "the trace is shorter than a day")

@@ -170,19 +170,17 @@ def _labels(demand: Demand) -> tuple[Ints, list[str], str] | None:
     placed = demand.placed
     for column in ("call_class", "model"):
         if column in placed.columns and placed[column].n_unique() > 1:
-            sizes = placed[column].cast(pl.String).fill_null("unknown").value_counts(sort=True)
-            names = sizes[column].head(8).to_list()
-            found = placed.select(
-                pl.col(column)
-                .cast(pl.String)
-                .fill_null("unknown")
-                .replace_strict(
-                    names, list(range(len(names))), default=len(names), return_dtype=pl.Int64
-                )
-            ).to_series()
+            sizes = placed[column].value_counts(sort=True)
+            names = sizes[column].cast(pl.String).fill_null("unknown").head(8).to_list()
+            # numbers of names instead of names, for there may be ten million of them
+            known = sizes[column].to_physical().fill_null(2**32 - 1).head(8)
+            codes = placed[column].to_physical().fill_null(2**32 - 1)
+            label = np.full(len(codes), len(names))
+            for number, code in enumerate(known):
+                label[(codes == code).to_numpy()] = number
             if sizes.height > len(names):
                 names.append("others")
-            return found.to_numpy(), names, column
+            return label, names, column
     x, y = (placed[c].fill_null(0).to_numpy() for c in ("input_tokens", "output_tokens"))
     if not (np.ptp(x) > 0 and np.ptp(y) > 0):
         return None

@@ -11,7 +11,7 @@ from servescope.analysis.concentration import Concentration
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
 from servescope.analysis.intervals import bounded, of_mean
-from servescope.analysis.sample import Sample, in_sections
+from servescope.analysis.sample import Floats, Sample, in_sections
 
 SECTIONS = 10
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
@@ -352,6 +352,47 @@ def _shape(demand: Demand, programs: pl.DataFrame, findings: Findings) -> None:
 
 
 def _depths(links: pl.DataFrame, programs: int, findings: Findings) -> None:
+    depths, seconds = _chains(links) or _paths(links)
+    sample = Sample.of(depths, in_sections(len(depths), SECTIONS), SECTIONS)
+    findings.say("depth_mean", of_mean(sample) or sample.mean(), n=programs)
+    findings.say("depth_max", int(depths.max()), n=programs)
+    findings.say("parallelism", links.height / float(depths.sum()), n=programs)
+    if len(seconds):
+        findings.say("critical_path_s", float(np.median(seconds)), n=len(seconds))
+
+
+def _chains(links: pl.DataFrame) -> tuple[Floats, Floats] | None:
+    """Return depth (calls) and, where all is measured, time (s) of programs that are chains.
+
+    None unless every program is one: a root, and each other call after one that no other waits for.
+    """
+    parents = links["parents"].explode().drop_nulls()
+    alone = links["parents"].list.len().fill_null(0)
+    if alone.max() > 1 or parents.n_unique() < len(parents):  # type: ignore[operator]
+        return None
+    if not parents.is_in(links["call_id"].implode()).all():
+        return None
+    absent = pl.lit(None, pl.Float64)
+    took = pl.col("observed_e2e_s") if "observed_e2e_s" in links.columns else absent
+    waits = pl.col("delay_s") if "delay_s" in links.columns else absent
+    found = (
+        links.with_columns(root=alone == 0)
+        .group_by("program_id", maintain_order=True)
+        .agg(
+            calls=pl.len(),
+            roots=pl.col("root").sum(),
+            unmeasured=took.is_null().sum(),
+            seconds=took.sum() + waits.filter(~pl.col("root")).sum(),
+        )
+    )
+    if (found["roots"] != 1).any():
+        return None
+    whole = found.filter(pl.col("unmeasured") == 0)["seconds"]
+    return found["calls"].to_numpy().astype(np.float64), whole.to_numpy()
+
+
+def _paths(links: pl.DataFrame) -> tuple[Floats, Floats]:
+    """Return the same of programs of any shape, call by call in the order of the source."""
     deep: dict[int, int] = {}
     long: dict[int, float] = {}
     home: dict[int, list[float]] = {}  # of a program: depth, longest path (s), calls without time
@@ -375,12 +416,5 @@ def _depths(links: pl.DataFrame, programs: int, findings: Findings) -> None:
         state = home.setdefault(program, [0, 0.0, 0])
         state[0], state[1] = max(state[0], depth), max(state[1], end)
         state[2] += seconds is None
-    depths = np.array([state[0] for state in home.values()])
-    section = in_sections(len(depths), SECTIONS)
-    sample = Sample.of(depths, section, SECTIONS)
-    findings.say("depth_mean", of_mean(sample) or sample.mean(), n=programs)
-    findings.say("depth_max", int(depths.max()), n=programs)
-    findings.say("parallelism", links.height / float(depths.sum()), n=programs)
-    whole = [state[1] for state in home.values() if not state[2]]
-    if whole:
-        findings.say("critical_path_s", float(np.median(whole)), n=len(whole))
+    depths = np.array([state[0] for state in home.values()], np.float64)
+    return depths, np.array([state[1] for state in home.values() if not state[2]])
