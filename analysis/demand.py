@@ -48,10 +48,15 @@ class Demand:
     @classmethod
     def of(cls, trace: Trace) -> Demand:
         """Read a trace into memory; raises BadRow for rows that make no sense."""
-        there = [name for name in _COLUMNS if name in trace.columns]
+        wanted = {name: how for name, how in _COLUMNS.items() if name in trace.columns}
+        read = list(wanted)
+        if {"sent_s", "end_s"} <= set(trace.columns):  # a run: how long calls stayed was measured
+            wanted["observed_e2e_s"] = (col("end_s") - col("sent_s")).cast(pl.Float32)
+            read += ["sent_s", "end_s"]
+        there = list(wanted)
         parts = [
-            batch.select(_COLUMNS[name].alias(name) for name in there)
-            for batch in trace.batches(*there)
+            batch.select(how.alias(name) for name, how in wanted.items())
+            for batch in trace.batches(*read)
         ]
         count = sum(part.height for part in parts)
         # column by column, so that nothing but one column is there twice

@@ -117,7 +117,7 @@ def _arrivals(c: Characterization) -> Iterator[str]:
 def _rhythm(c: Characterization) -> Iterator[str]:
     ratio = c.value("rhythm", "peak_to_trough")
     peak, trough = c.value("rhythm", "busiest_hour"), c.value("rhythm", "quietest_hour")
-    if ratio is not None and peak is not None and trough is not None:
+    if ratio is not None and ratio >= 1.2 and peak is not None and trough is not None:
         yield (
             f"The busiest hour of the day ({peak:02.0f}:00) has {_number(ratio)} times the calls of"
             f" the quietest ({trough:02.0f}:00)."

@@ -111,6 +111,10 @@ COLUMNS = ("input_tokens", "output_tokens")
 
 def found(demand: Demand, audit: Audit, findings: Findings) -> None:
     """Describe the lengths of prompts and answers."""
+    histograms = demand.trace.tables.get("client_lengths")
+    if histograms is not None:
+        _of_histograms(histograms, demand.trace.tables["client_windows"], findings)
+        return
     calls = demand.calls
     quantiles, fits, parts, ccdfs = [], [], [], []
     for column in COLUMNS:
@@ -137,6 +141,46 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
     _frames(findings, {"length_quantiles": quantiles, "length_fits": fits, "length_parts": parts,
                        "length_ccdf": ccdfs})  # fmt: skip
     _drift(demand, findings)
+
+
+def _of_histograms(histograms: pl.LazyFrame, windows: pl.LazyFrame, findings: Findings) -> None:
+    """Describe lengths of which a source has only histograms of clients (ServeGen).
+
+    Each histogram counts by the calls that its client made in its window; those of a client whose
+    rates are not known count for nothing. Pools stand apart, for they are different services.
+    """
+    held = histograms.collect().filter(pl.col("field").str.ends_with("_tokens"))
+    if held.is_empty():
+        findings.leave_out("lengths", "no client has a file of lengths")
+        return
+    long = pl.col("window_start_s") - pl.col("window_start_s") % held["window_s"][0]
+    made = (
+        windows.group_by("client_id", long)
+        .agg(calls=(pl.col("rate_rps") * pl.col("window_s")).sum())
+        .collect()
+    )
+    weighed = held.join(made, on=["client_id", "window_start_s"]).with_columns(
+        pool=pl.col("client_id").str.extract(r"^(.*)/[^/]*$").fill_null("")
+    )
+    sums = (
+        weighed.group_by("pool", "field", "value")
+        .agg(weight=(pl.col("probability") * pl.col("calls")).sum())
+        .filter(pl.col("weight") > 0)
+        .sort("pool", "field", "value")
+    )
+    quantiles, ccdfs = [], []
+    for (pool, field), group in sums.group_by("pool", "field", maintain_order=True):
+        # whole calls: the weights are sums of shares of them
+        weight = np.maximum(group["weight"].round().cast(pl.Int64).to_numpy(), 1)
+        sample = Sample.of(group["value"].to_numpy(), weights=weight)
+        name, column = str(pool), str(field)
+        whole = f"{column}, {name}" if name else column
+        findings.say("mean_tokens", sample.mean(), of=whole, n=len(sample))
+        findings.say("max_tokens", sample.max(), of=whole)
+        quantiles += _quantiles(sample, column, name)
+        ccdfs += _ccdf(sample, column, name)
+    _frames(findings, {"length_quantiles": quantiles, "length_ccdf": ccdfs})
+    findings.leave_out("intervals and families of lengths", "only histograms of clients are known")
 
 
 def _frames(findings: Findings, tables: dict[str, list[dict[str, object]]]) -> None:
