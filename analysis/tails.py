@@ -167,6 +167,29 @@ def spliced(values: Floats, weights: Floats, tail: Tail) -> Spliced | None:
     return Spliced(tail.least, mu, sigma, a, share, apart, 2 * 5 - 2 * (below + over + mixed))
 
 
+def zipf_values(values: Floats, weights: Floats) -> tuple[float, float, float]:
+    """Fit Zipf's law to whole numbers from 1 to the largest: P(x) proportional to x^-exponent.
+
+    `values` are distinct, ascending and above 0, seen `weights` times. Returns the exponent by
+    maximum likelihood, the KS distance, and AIC.
+    """
+    far = np.log(np.arange(1, int(values[-1]) + 1))
+    total, weighed = float(weights.sum()), float((weights * np.log(values)).sum())
+
+    def loss(exponent: float) -> float:
+        return exponent * weighed + total * float(special.logsumexp(-exponent * far))
+
+    found = optimize.minimize_scalar(loss, bounds=(0.0, 6.0), method="bounded")
+    exponent = float(found.x)
+    model = np.cumsum(np.exp(-exponent * far - special.logsumexp(-exponent * far)))
+    at = values.astype(np.int64) - 1
+    upto = np.cumsum(weights) / total
+    below = upto - weights / total
+    before = np.where(at > 0, model[at - 1], 0.0)
+    apart = float(np.maximum(np.abs(model[at] - upto), np.abs(before - below)).max())
+    return exponent, apart, 2 + 2 * float(found.fun)
+
+
 def zipf(weights: Floats, least: int = 1) -> tuple[float, float] | None:
     """Fit the counts of ranked items, descending, by count proportional to rank^-exponent.
 

@@ -323,6 +323,8 @@ def _aspect(key: str, found: Sequence[Characterization]) -> Section | None:
         if figure:
             blocks.append(Figure(figure, says, table=table))
     several = len(found) > 1
+    if key == "clock":
+        blocks += _units(found, names)
     if key == "lengths" and not several and "length_quantiles" in found[0].tables:
         blocks.append(_quantiles(found[0].tables["length_quantiles"]))
     for number, (each, name) in enumerate(zip(found, names, strict=True)):
@@ -356,6 +358,19 @@ def _aspect(key: str, found: Sequence[Characterization]) -> Section | None:
         return Section(key, aspect.title, (Note("why", f"Left out: {'; '.join(why)}."),))
     blocks.append(_definitions(key, found))
     return Section(key, aspect.title, tuple(blocks))
+
+
+def _units(found: Sequence[Characterization], names: Sequence[str]) -> list[Note]:
+    """Say in what unit each source writes its times, and in which all stamps are whole."""
+    notes = []
+    for each, name in zip(found, names, strict=True):
+        if not each.audit.stamps:
+            continue
+        own = f"{name}: " if len(found) > 1 else ""
+        said = f"{own}The source writes times as {each.audit.unit or 'it does not say what'}"
+        whole = each.audit.stamp_unit
+        notes.append(Note("why", f"{said}; all stamps are whole {whole}." if whole else f"{said}."))
+    return notes
 
 
 def _quantiles(table: pl.DataFrame) -> Table:

@@ -21,6 +21,7 @@ _FAMILIES = ("lognormal", "gamma", "weibull", "exponential", "pareto", "loglogis
 _MOST_GROUPS = 8
 _FEWEST = 50
 _ATOM = 0.01
+_ZIPF_UPTO = 5_000_000  # tokens
 _PERIODS = 60
 _SHUFFLES = 999
 _SECTIONS = "sectioning over 10 sections of time, and the batch ratio of indicators: the wider"
@@ -81,7 +82,8 @@ TABLES = {
             "distance": "1",
             "aic_above_best": "1",
         },
-        "maximum likelihood on all values; KS distance. `lognormal+pareto` is a log-normal body cut"
+        "maximum likelihood on all values; KS distance. `zipf` is of whole numbers from 1 to the"
+        " longest; `lognormal+pareto` is a log-normal body cut"
         " where the power-law tail begins; `mixture` is of log-normals",
     ),
     "length_parts": TableOf(
@@ -291,10 +293,14 @@ def _shape(
         (fit.family, fit.parameters, fit.distance, fit.aic)
         for fit in goodness.fits(values, _FAMILIES, weights=weights)
     ]
+    whole_numbers = bool((values % 1 == 0).all()) and values[-1] <= _ZIPF_UPTO
+    if whole_numbers:
+        exponent, apart, aic = tails.zipf_values(values, weights)
+        made.append(("zipf", {"exponent": exponent}, apart, aic))
     tail = tails.power_law(values, weights, None if name else np.random.default_rng(SEED))
     if tail:
-        exponent = tail.exponent.estimate if name else tail.exponent
-        findings.say("tail_exponent", exponent, of=whole, n=int(tail.values))
+        steep = tail.exponent.estimate if name else tail.exponent
+        findings.say("tail_exponent", steep, of=whole, n=int(tail.values))
         findings.say("tail_share", tail.share, of=whole)
         findings.say("tail_against_lognormal_z", tail.lognormal_z, of=whole)
         both = tails.spliced(values, weights, tail)

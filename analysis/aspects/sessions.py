@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from servescope.analysis import copulas, mixtures, turns
+from servescope.analysis import copulas, mixtures, tails, turns
 from servescope.analysis.clock import Audit
 from servescope.analysis.concentration import Concentration
 from servescope.analysis.demand import Demand
@@ -88,6 +88,13 @@ TABLES = {
         "parts of the best mixture of log-normals, of pauses and gaps above 0",
         {"of": "name", "share": "share", "median_s": "s", "sigma": "1", "distance": "1"},
         "EM, number by BIC; KS distance of the whole",
+    ),
+    "pause_tails": TableOf(
+        "tails of pauses and gaps: the share above x falls like x^-exponent",
+        {"of": "name", "from_s": "s", "share": "share", "exponent": "1", "lognormal_z": "1"},
+        "Hill's, from where the KS distance of a power law is least; lognormal_z below -1.96 says"
+        " that a log-normal tail fits better (Vuong)",
+        source="Clauset, Shalizi and Newman, SIAM Review 51 (2009)",
     ),
     "growth": TableOf(
         "prompts by their place in the program",
@@ -228,19 +235,20 @@ def _steps(calls: pl.DataFrame, programs: pl.DataFrame, timed: bool, findings: F
     follows = steps.filter("follows")
     rows: list[dict[str, object]] = []
     parts: list[dict[str, object]] = []
+    ends: list[dict[str, object]] = []
     if timed:
-        _describe(follows["gap"], "gap_s", rows, parts, mixed=True)
+        _describe(follows["gap"], "gap_s", rows, parts, ends)
         spans = programs.filter(pl.col("turns") > 1)
-        _describe((spans["end_s"] - spans["begin_s"]), "duration_s", rows, parts)
+        _describe((spans["end_s"] - spans["begin_s"]), "duration_s", rows)
     if "delay_s" in columns:
         kinds = (
             follows["delay_kind"].drop_nulls().unique().to_list() if "delay_kind" in columns else []
         )
-        _describe(follows["delay_s"], "pause_s", rows, parts, mixed=True)
+        _describe(follows["delay_s"], "pause_s", rows, parts, ends)
         if len(kinds) > 1:
             for kind in sorted(kinds):
                 of_kind = follows.filter(pl.col("delay_kind") == kind)["delay_s"]
-                _describe(of_kind, f"pause_s, {kind}", rows, parts, mixed=True)
+                _describe(of_kind, f"pause_s, {kind}", rows, parts, ends)
         pairs = (
             steps.select(
                 a=pl.when(pl.col("follows").shift(1) & pl.col("follows")).then(
@@ -258,13 +266,15 @@ def _steps(calls: pl.DataFrame, programs: pl.DataFrame, timed: bool, findings: F
     else:
         findings.leave_out("pauses", "the source does not say when a call ended")
     if "step" in follows.columns:
-        _describe(follows["step"], "growth_tokens", rows, parts)
+        _describe(follows["step"], "growth_tokens", rows)
         known = follows["step"].drop_nulls()
         if len(known):
             findings.say("shrink_share", int((known < 0).sum()) / len(known), n=len(known))
     findings.table("session_quantiles", pl.DataFrame(rows, infer_schema_length=None))
     if parts:
         findings.table("pause_parts", pl.DataFrame(parts))
+    if ends:
+        findings.table("pause_tails", pl.DataFrame(ends))
     place = pl.int_range(pl.len()).over("program_id")
     lengths = [c for c in ("input_tokens", "output_tokens") if c in calls.columns]
     if len(lengths) == 2:
@@ -287,10 +297,10 @@ def _describe(
     values: pl.Series,
     name: str,
     rows: list[dict[str, object]],
-    parts: list[dict[str, object]],
-    *,
-    mixed: bool = False,
+    parts: list[dict[str, object]] | None = None,
+    ends: list[dict[str, object]] | None = None,
 ) -> None:
+    """Add quantiles to `rows`; of times also the parts of a mixture, and the tail to `ends`."""
     known = values.drop_nulls().cast(pl.Float64).to_numpy()
     if not len(known):
         return
@@ -304,9 +314,21 @@ def _describe(
             "max": sample.max(),
         }
     )
-    if mixed:
-        distinct, weights = np.unique(known[known > 0], return_counts=True)
-        made = mixtures.fit(distinct, weights.astype(np.float64))
+    if parts is not None and ends is not None:
+        distinct, counts = np.unique(known[known > 0], return_counts=True)
+        weights = counts.astype(np.float64)
+        tail = tails.power_law(distinct, weights) if len(distinct) else None
+        if tail:
+            ends.append(
+                {
+                    "of": name,
+                    "from_s": tail.least,
+                    "share": tail.share,
+                    "exponent": tail.exponent.estimate,
+                    "lognormal_z": tail.lognormal_z,
+                }
+            )
+        made = mixtures.fit(distinct, weights)
         if made:
             parts += [
                 {

@@ -44,5 +44,13 @@ def test_the_zipf_exponent_of_ranked_counts_is_found() -> None:
     assert tails.zipf(np.array([3.0, 1.0])) is None
 
 
+def test_zipfs_law_of_whole_numbers_is_found() -> None:
+    x = np.random.default_rng(6).zipf(1.7, 30_000)
+    values, weights = np.unique(x[x < 100_000], return_counts=True)
+    exponent, apart, _ = tails.zipf_values(values.astype(float), weights.astype(float))
+    assert exponent == pytest.approx(1.7, abs=0.03)
+    assert apart < 0.01
+
+
 def test_few_values_have_no_tail() -> None:
     assert tails.power_law(np.arange(1.0, 8), np.ones(7)) is None
