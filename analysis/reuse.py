@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from servescope.analysis.sample import Floats, Ints
+from servescope.analysis.sample import Ints
 
 Blocks = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -170,10 +170,3 @@ def _leading(seen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
         return 0
     first = int(seen.argmin())
     return first if not seen[first] else len(seen)
-
-
-def hit_shares(reuse: Reuse) -> Floats:
-    """Return the share of each prompt's blocks that an endless cache has: shape (prompts,)."""
-    blocks = np.array(reuse.blocks, np.float64)
-    with np.errstate(invalid="ignore"):
-        return np.array(reuse.hit_blocks) / np.maximum(blocks, 1)

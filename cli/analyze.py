@@ -110,6 +110,8 @@ def analyze(
             raise InputError(f"There is no layout '{name}'.", f"Known: {', '.join(LAYOUTS)}.")
     if layout and len(traces) > 1:
         raise InputError("A paper's layout is of one trace.", "Name one trace, or leave out --as.")
+    if out:
+        pages.beside_of(out, overwrite=overwrite)  # rather now than after long work
     server = _shape(model, gpu, tp) if model else None
     found, read = [], []
     for source in traces:
@@ -207,8 +209,9 @@ def _tell(found: list[Characterization], filled: Filled) -> None:
         console.out.print()
         for text in each.about.doubts:
             console.doubt(text)
-    sections = pages.sections_of(found, filled)
-    console.sections(s for s in sections if s.name.startswith("as-") or s.name == "differences")
+    if filled or len(found) > 1:
+        made = pages.sections_of(found, filled)
+        console.sections(s for s in made if s.name.startswith("as-") or s.name == "differences")
     if len(found) == 1 and found[0].samples:
         console.table(*_quantiles(found[0]))
 

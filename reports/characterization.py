@@ -147,17 +147,23 @@ def write(
 
     Raises OutputExists, unless `overwrite`, and InputError for a name that does not end in .html.
     """
+    beside = beside_of(out, overwrite=overwrite)
+    sections = sections_of(found, layouts)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(render.html(title_of(found), sections), encoding="utf-8")
+    beside.write_bytes(json(found, layouts))
+    return sections
+
+
+def beside_of(out: Path, *, overwrite: bool = False) -> Path:
+    """Return where the JSON of a page goes, if both may be written; raises as `write` does."""
     if out.suffix not in (".html", ".htm"):
         raise InputError(f"{out} is no name for a page.", "End it in .html; JSON goes beside it.")
     beside = out.with_suffix(".json")
     for path in (out, beside):
         if path.exists() and not overwrite:
             raise OutputExists(f"{path} exists already.", "Choose another -o or add --overwrite.")
-    sections = sections_of(found, layouts)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render.html(title_of(found), sections), encoding="utf-8")
-    beside.write_bytes(json(found, layouts))
-    return sections
+    return beside
 
 
 def title_of(found: Sequence[Characterization]) -> str:

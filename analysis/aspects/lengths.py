@@ -11,7 +11,7 @@ from servescope.analysis import goodness, mixtures, tails
 from servescope.analysis.clock import Audit
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
-from servescope.analysis.intervals import Interval, bounded, of_mean, of_quantiles
+from servescope.analysis.intervals import bounded, of_mean, of_quantiles
 from servescope.analysis.sample import Floats, Ints, Sample, in_sections
 
 SEED = 11
@@ -426,8 +426,3 @@ def between(held: Floats, first: int, rng: np.random.Generator) -> tuple[float, 
     seen = apart(np.arange(len(held)))
     beyond = sum(apart(rng.permutation(len(held))) >= seen - 1e-12 for _ in range(_SHUFFLES))
     return seen, (beyond + 1) / (_SHUFFLES + 1)
-
-
-def interval_of_share(hits: Floats, section: Ints) -> Interval | None:
-    """Return the mean of 0s and 1s with its interval over sections."""
-    return of_mean(Sample.of(hits, section, SECTIONS))
