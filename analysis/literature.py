@@ -20,6 +20,7 @@ from servescope.analysis.demand import Demand
 from servescope.traces.errors import InputError
 
 Value = float | None
+_CLIENTS: Final = "Clients"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,11 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A trace with what is needed to fill a layout."""
+    """A trace with what is needed to fill a layout; of several pools of clients, one."""
 
     found: Characterization
     demand: Demand
+    pool: str | None = None
 
     def calls(self, **wanted: str) -> pl.DataFrame:
         """Return the calls of a class or a model."""
@@ -74,21 +76,21 @@ def recreate(layout: str, found: Characterization, demand: Demand) -> dict[str, 
     """
     if layout not in LAYOUTS:
         raise InputError(f"There is no layout '{layout}'.", f"Known: {', '.join(LAYOUTS)}.")
-    study = Study(found, demand)
+    pools = found.rows("clients", "clients")["subject"].to_list() or [None]
+    made = {}
     with np.errstate(all="ignore"):
-        return {
-            title: pl.DataFrame(
-                [(row.quantity, row.unit, row.published, _finite(row.ours(study))) for row in rows],
-                schema={
-                    "quantity": pl.String,
-                    "unit": pl.String,
-                    "published": pl.Float64,
-                    "ours": pl.Float64,
-                },
-                orient="row",
-            )
-            for title, rows in LAYOUTS[layout].tables.items()
-        }
+        for title, rows in LAYOUTS[layout].tables.items():
+            # pools of clients are different services, and each has such a table
+            for pool in pools if title == _CLIENTS else pools[:1]:
+                name = f"{title}, {pool}" if pool and title == _CLIENTS else title
+                made[name] = _filled(rows, Study(found, demand, pool))
+    return made
+
+
+def _filled(rows: tuple[Row, ...], study: Study) -> pl.DataFrame:
+    kinds = {"quantity": pl.String, "unit": pl.String, "published": pl.Float64, "ours": pl.Float64}
+    cells = [(row.quantity, row.unit, row.published, _finite(row.ours(study))) for row in rows]
+    return pl.DataFrame(cells, schema=kinds, orient="row")
 
 
 def _finite(value: Value) -> Value:
@@ -274,7 +276,20 @@ def _curve_at(tokens: float) -> Callable[[Study], Value]:
 
 
 def _pool(statistic: str) -> Callable[[Study], Value]:
-    return lambda study: study.found.value("clients", statistic)
+    """Return a number of the clients of a pool; what it is of may be the width of a window."""
+
+    def of(study: Study) -> Value:
+        return study.found.value("clients", statistic, study.pool or None)
+
+    return of
+
+
+def _pool_length(column: str) -> Callable[[Study], Value]:
+    def of(study: Study) -> Value:
+        subject = f"{column}, {study.pool}" if study.pool else column
+        return study.found.value("lengths", "mean_tokens", subject)
+
+    return of
 
 
 # --- the papers -------------------------------------------------------------------------------
@@ -418,7 +433,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
         "The paper gives few numbers of its own; values beside ours would be of pools of clients"
         " that are published only in part. Multi-turn values are of its reasoning workload.",
         {
-            "Clients": (
+            _CLIENTS: (
                 Row("clients", "clients", None, _pool("clients")),
                 Row("clients with 90 % of the calls", "clients", None, _pool("clients_for_90")),
                 Row("calls of the largest client", "share", None, _pool("top_client_share")),
@@ -430,13 +445,13 @@ LAYOUTS: Final[dict[str, Layout]] = {
                 Row("windows in which a client asks", "share", None, _pool("active_windows")),
                 Row("swings of the rate by those with 90 %", "share", None,
                     _pool("variance_of_top")),
+                Row("input tokens, mean", "tokens", None, _pool_length(_IN)),
+                Row("output tokens, mean", "tokens", None, _pool_length(_OUT)),
             ),
             "Requests": (
                 Row("CV of the gaps", "1", None, _value("arrivals", "gap_cv_deticked")),
                 Row("windows with a CV above 1", "share", None,
                     _value("arrivals", "windows_above_1")),
-                Row("input tokens, mean", "tokens", None, _length(_IN, "mean")),
-                Row("output tokens, mean", "tokens", None, _length(_OUT, "mean")),
                 Row("correlation of input and output", "1", None, _correlation()),
             ),
             "Conversations": (

@@ -335,7 +335,7 @@ def concentration(x: str, y: str, axis: str, title: str) -> Callable[[Tables], g
             _line(figure, table, x, y, name, index)
         figure.update_yaxes(tickformat=".0%", range=[0, 1.02])
         if x.endswith("share"):
-            figure.update_xaxes(tickformat="~%")
+            figure.update_xaxes(tickformat="~%", dtick=1)
         return _drawn(figure, several=len(tables) > 1)
 
     return draw
@@ -369,7 +369,7 @@ def clients(tables: Tables) -> go.Figure | None:
             marker={"color": PALETTE[index % len(PALETTE)], "size": 7, "symbol": index},
             hovertemplate="%{text}: %{x:.2%} of the calls, CV %{y:.2f}",
         )
-    figure.update_xaxes(tickformat="~%")
+    figure.update_xaxes(tickformat="~%", dtick=1)
     _one(figure)
     return _drawn(figure, several=len(tables) > 1)
 

@@ -1,5 +1,7 @@
 """The layouts of papers: a trace that was made to fit the published values gives them back."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +11,8 @@ from servescope.analysis.demand import Demand
 from servescope.analysis.literature import LAYOUTS, recreate
 from servescope.traces import load
 from servescope.traces.errors import InputError
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def filled(layout: str, source: str) -> dict[str, dict[str, tuple[float | None, float | None]]]:
@@ -51,6 +55,16 @@ def test_burstgpts_classes_and_sessions_are_counted_by_hand() -> None:
 def test_a_trace_that_cannot_say_leaves_cells_empty(layout: str) -> None:
     tables = filled(layout, "azure:sample")
     assert any(ours is None for table in tables.values() for _, ours in table.values())
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is not here")
+def test_every_pool_of_clients_has_a_table_of_its_own() -> None:
+    tables = filled("servegen", str(DATA / "servegen"))
+    small = tables["Clients, language/m-small"]
+    assert small["clients"][1] == 43
+    assert small["mean rate"][1] == pytest.approx(1174, abs=1)
+    assert tables["Clients, reason/deepseek-r1"]["clients"][1] == 37
+    assert "Clients" not in tables
 
 
 def test_every_published_value_has_a_source() -> None:
