@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 
 from servescope.analysis.aspects import ASPECTS
-from servescope.analysis.aspects.clock import audit_of
 from servescope.analysis.clock import Audit
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import STATISTICS_SCHEMA
@@ -54,21 +53,20 @@ class Characterization:
 
 
 def characterize(
-    trace: Trace,
+    trace: Trace | Demand,
     *,
     name: str | None = None,
     server: ServerShape | None = None,
     begins: Callable[[str], None] = lambda title: None,
 ) -> Characterization:
-    """Characterise a trace, aspect by aspect.
+    """Characterise a trace, aspect by aspect; one that has been read already is not read again.
 
     `server` lets memory and concurrency be said too; `begins` is told the title of every aspect
     when it is begun. The same trace always gives the same numbers. Raises BadRow for rows that make
     no sense.
     """
     begins("Reading")
-    demand = Demand.of(trace)
-    audit = audit_of(demand)
+    demand = trace if isinstance(trace, Demand) else Demand.of(trace)
     made = []
     # what cannot be computed is left out or null, and not a warning from inside a library
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -77,15 +75,15 @@ def characterize(
             begins(aspect.title)
             findings = aspect.findings(key)
             if aspect.on_a_server:
-                aspect.module.found(demand, audit, findings, server)
+                aspect.module.found(demand, findings, server)
             else:
-                aspect.module.found(demand, audit, findings)
+                aspect.module.found(demand, findings)
             made.append(findings)
     return Characterization(
-        name or trace.provenance.source,
+        name or demand.about.source,
         len(demand),
-        trace.provenance,
-        audit,
+        demand.about,
+        demand.audit,
         pl.DataFrame([row for f in made for row in f.rows], schema=STATISTICS_SCHEMA),
         {table: frame for f in made for table, frame in f.made.items()},
         pl.DataFrame(

@@ -12,12 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from servescope.analysis.sample import Floats, Ints, in_sections, sums_in
-from servescope.traces.quality import FINEST_S
+from servescope.analysis.sample import Floats, in_sections, sums_in
+from servescope.traces.quality import FINEST_S, common_step
+from servescope.traces.uses import TICKS_NEEDED
 
 Kind = Literal["grid", "batches", "phase", "declared"]
 
-TICKS_NEEDED = 2  # nothing is said of time scales below so many ticks
 _SURE = 1e-6  # p-value below which a clock is called coarse
 _BATCHED = 1.5  # calls a stamp from which stamps may be those of batches
 _ALIKE = 0.9  # phase concentration of the stamps of batches
@@ -51,32 +51,30 @@ class Tick:
 class Audit:
     """What a clock's stamps show; times are seconds, `tick` is None for a clock with none seen.
 
-    `finest_s` is the smallest time scale of which anything may be said. `grid_s` is the step of
-    which all stamps are multiples, if any. `unit` is how the source writes time, and `stamp_unit`
-    the largest unit in which all stamps are whole.
+    `unit` is how the source writes time, and `stamp_unit` the largest unit in which all stamps are
+    whole. `out_of_order` and `duplicates` are None where programs have a clock each.
     """
 
     stamps: int
     distinct: int
     span_s: float
-    out_of_order: int
+    out_of_order: int | None
     tied_share: float | None
-    duplicates: int
+    duplicates: int | None
     largest_gap_s: float | None
     largest_gap_at_s: float | None
     tick: Tick | None
-    grid_s: float | None
     unit: str | None
     stamp_unit: str | None
 
     @property
     def finest_s(self) -> float:
-        """Twice the tick; 0 for a clock without one."""
+        """Smallest time scale of which anything may be said: twice the tick; 0 without one."""
         return TICKS_NEEDED * self.tick.step_s if self.tick else 0.0
 
     @property
     def too_coarse_for_gaps(self) -> bool:
-        """Whether most gaps are below `finest_s`, so that only counts can be believed."""
+        """Whether the mean gap is below `finest_s`, so that only counts can be believed."""
         return self.span_s < self.finest_s * max(1, self.stamps - 1)
 
 
@@ -88,18 +86,20 @@ def grid_of(stamps: Floats) -> float | None:
     """
     if len(stamps) < 2:
         return None
-    ticks: Ints = np.rint((stamps - stamps[0]) / FINEST_S).astype(np.int64)
     step = 0
-    for begin in range(0, len(ticks), 250_000):
-        part = ticks[begin : begin + 250_000]
-        if not step or (part % step).any():
-            step = int(np.gcd.reduce(part, initial=step))
+    for begin in range(0, len(stamps), 250_000):
+        step = common_step(stamps[begin : begin + 250_000] - stamps[0], step)
         if step == 1:
             return None
-    distinct = int(np.count_nonzero(np.diff(ticks))) + 1
-    if step < 2 or (distinct - 2) * math.log(step) < -math.log(_SURE):
+    if step < 2 or _log_chance(stamps, step * FINEST_S) > math.log(_SURE):
         return None
     return step * FINEST_S
+
+
+def _log_chance(stamps: Floats, grid_s: float) -> float:
+    """Return the log of the probability that stamps without a clock are on a grid (`grid_of`)."""
+    others = int(np.count_nonzero(np.diff(stamps))) - 1
+    return -others * math.log(grid_s / FINEST_S)
 
 
 def tick_of(stamps: Floats, declared_s: float | None = None) -> Tick | None:
@@ -107,11 +107,13 @@ def tick_of(stamps: Floats, declared_s: float | None = None) -> Tick | None:
 
     `declared_s` is what the format says, believed where the stamps do not show more.
     """
+    return _tick(stamps, grid_of(stamps), declared_s)
+
+
+def _tick(stamps: Floats, grid_s: float | None, declared_s: float | None) -> Tick | None:
     found = None
-    grid = grid_of(stamps)
-    if grid is not None:
-        count = float(np.count_nonzero(np.diff(stamps)))
-        found = Tick(grid, "grid", 1.0, math.exp(-min(700.0, count * math.log(grid / FINEST_S))))
+    if grid_s is not None:
+        found = Tick(grid_s, "grid", 1.0, math.exp(max(-700.0, _log_chance(stamps, grid_s))))
     found = _batches(stamps, found) or found
     found = _phase(stamps, found) or found
     if declared_s and (found is None or found.step_s < declared_s * (1 - 1e-9)):
@@ -196,8 +198,8 @@ def audit(
     *,
     declared_s: float | None = None,
     unit: str | None = None,
-    out_of_order: int = 0,
-    duplicates: int = 0,
+    out_of_order: int | None = None,
+    duplicates: int | None = None,
 ) -> Audit:
     """Audit the stamps (s, ascending) of a trace."""
     gaps = np.diff(stamps)
@@ -212,8 +214,7 @@ def audit(
         duplicates=duplicates,
         largest_gap_s=None if widest is None else float(gaps[widest]),
         largest_gap_at_s=None if widest is None else float(stamps[widest]),
-        tick=tick_of(stamps, declared_s),
-        grid_s=grid,
+        tick=_tick(stamps, grid, declared_s),
         unit=unit,
         stamp_unit=_unit_of(grid),
     )

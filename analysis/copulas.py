@@ -45,17 +45,17 @@ def mid_ranks(values: Ints) -> Floats:
     return ((upto - (counts - 1) / 2.0 - 0.5) / len(values))[place]
 
 
-def spearman(u: Floats, v: Floats) -> Interval | None:
-    """Return the rank correlation of mid-ranks in order of time, with its interval over sections.
+def correlation(x: Floats, y: Floats) -> Interval | None:
+    """Return the linear correlation of values in order of time, with its interval over sections.
 
-    None of constant values.
+    Of mid-ranks that is Spearman's. None of constant values.
     """
-    if len(u) < 2 or not (np.ptp(u) > 0 and np.ptp(v) > 0):
+    if len(x) < 2 or not (np.ptp(x) > 0 and np.ptp(y) > 0):
         return None
-    many = min(SECTIONS, len(u))
-    section = in_sections(len(u), many)
-    a, b = u - 0.5, v - 0.5
-    sums = sums_in(section, many, np.ones(len(u)), a, b, a * a, b * b, a * b)
+    many = min(SECTIONS, len(x))
+    section = in_sections(len(x), many)
+    a, b = x - x.mean(), y - y.mean()
+    sums = sums_in(section, many, np.ones(len(x)), a, b, a * a, b * b, a * b)
     return of_sums(sums, _correlation, "fisher")
 
 

@@ -1,4 +1,4 @@
-"""How many arrivals fall into windows of a width, kept sparse: empty windows cost nothing."""
+"""How many arrivals, or tokens, fall into windows of a width; empty windows cost nothing."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from servescope.analysis.sample import Floats, Ints
 class Counts:
     """The windows that hold arrivals: `place` in [0, `windows`), ascending, and `number` of each.
 
-    Only whole windows count; window 0 begins at `start_s`.
+    Only whole windows count; window 0 begins at `start_s`. A number may be one of tokens.
     """
 
     width_s: float
     start_s: float
     windows: int
     place: Ints
-    number: Ints
+    number: Floats
 
     @classmethod
     def of(
@@ -29,25 +29,26 @@ class Counts:
         arrivals: Floats,
         width_s: float,
         start_s: float | None = None,
-        end_s: float | None = None,
+        weights: Floats | None = None,
     ) -> Counts:
-        """Count arrivals (s, ascending) in windows from the first one to the last."""
+        """Count arrivals (s, ascending) in windows from the first one, or `start_s`, to the last.
+
+        With `weights` each counts for its own.
+        """
         if not len(arrivals):
-            return cls(width_s, 0.0, 0, np.empty(0, np.int64), np.empty(0, np.int64))
+            return cls(width_s, 0.0, 0, np.empty(0, np.int64), np.empty(0))
         start = float(arrivals[0]) if start_s is None else start_s
-        end = float(arrivals[-1]) if end_s is None else end_s
         # stamps on the grid of windows must not fall short of their edge by a rounding
         place = np.floor((arrivals - start) / width_s + 1e-9).astype(np.int64)
-        windows = int((end - start) / width_s + 1e-9)
-        place = place[(place >= 0) & (place < windows)]
+        windows = int((float(arrivals[-1]) - start) / width_s + 1e-9)
+        inside = slice(*np.searchsorted(place, (0, windows)).tolist())
+        place = place[inside]
         edges = np.flatnonzero(np.diff(place, prepend=-1))
-        return cls(
-            width_s,
-            start,
-            windows,
-            place[edges],
-            np.diff(edges, append=len(place)).astype(np.int64),
-        )
+        if weights is None:
+            number = np.diff(edges, append=len(place)).astype(np.float64)
+        else:
+            number = np.add.reduceat(weights[inside], edges) if len(edges) else np.empty(0)
+        return cls(width_s, start, windows, place[edges], number)
 
     def doubled(self) -> Counts:
         """Return the counts in windows twice as wide."""

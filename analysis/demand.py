@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import polars as pl
 from polars import col
 
-from servescope.analysis.sample import Floats
+from servescope.analysis import clock
+from servescope.analysis.clock import Audit
+from servescope.analysis.sample import Floats, Ints
+from servescope.analysis.seasons import DAY_S, HOUR_S
 from servescope.traces.provenance import Provenance
 from servescope.traces.status import OK
 from servescope.traces.trace import Trace
@@ -30,20 +34,23 @@ _COLUMNS: dict[str, pl.Expr] = {
 }
 
 
+_SEED = 7  # of what is drawn within a tick
+
+
 @dataclass(frozen=True)
 class Demand:
     """The calls of a trace with what an analysis needs of them; programs are named by hashes.
 
     `calls` are in order of arrival where all calls are on one clock (`timed`), else as they stand
-    in the source. A column that says nothing is not there. `out_of_order` counts the calls that the
-    source has after a later one.
+    in the source. A column that says nothing is not there, so `count` says how many calls there
+    are. `out_of_order` counts the calls that the source has after a later one.
     """
 
     trace: Trace
     calls: pl.DataFrame
     count: int
     timed: bool
-    out_of_order: int = 0
+    out_of_order: int
 
     @classmethod
     def of(cls, trace: Trace) -> Demand:
@@ -103,9 +110,51 @@ class Demand:
 
     @property
     def span_s(self) -> float:
-        """From the first arrival to the last; 0 of fewer than two."""
+        """From the first arrival to the last; 0 of fewer than two, or unless `timed`."""
         at = self.arrivals
         return float(at[-1] - at[0]) if len(at) > 1 else 0.0
+
+    @cached_property
+    def audit(self) -> Audit:
+        """What the stamps show; where programs have a clock each, all of them together."""
+        stamps = self.arrivals
+        if not self.timed and "arrival_s" in self.columns:
+            stamps = self.calls["arrival_s"].drop_nulls().sort().to_numpy()
+        return clock.audit(
+            stamps,
+            declared_s=self.about.tick_s if len(stamps) else None,
+            unit=self.about.units,
+            out_of_order=self.out_of_order if self.timed else None,
+            duplicates=self._duplicates() if self.timed else None,
+        )
+
+    @property
+    def finest_s(self) -> float:
+        """Smallest time scale of which anything may be said; 0 for a fine clock."""
+        return self.audit.finest_s
+
+    def stretches(self, most: int) -> int:
+        """Return into how many equal stretches of time the span may be cut, at most so many."""
+        if not self.finest_s:
+            return most
+        return max(1, min(most, int(self.span_s / self.finest_s)))
+
+    def _duplicates(self) -> int:
+        """Count calls that repeat one before; only those that share their stamp can."""
+        at = self.calls["arrival_s"]
+        shared = (at == at.shift(1)) | (at == at.shift(-1))
+        hashes = self.calls.filter(shared.fill_null(False)).hash_rows()
+        return len(hashes) - hashes.n_unique()
+
+    @cached_property
+    def deticked(self) -> list[Floats]:
+        """The arrivals spread over the tick of their clock, drawn several times if they are few."""
+        return clock.draws_of(self.arrivals, self.audit.tick, _SEED)
+
+    def hours(self, moments: Floats) -> Ints:
+        """Return the hour of the day of moments (s): on the source's clock, or from its zero."""
+        since_zero = moments + (self.about.t0_ns or 0) / 1e9
+        return (since_zero % DAY_S // HOUR_S).astype(np.int64)
 
     @cached_property
     def failed(self) -> pl.Series | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
@@ -13,8 +13,6 @@ from servescope.analysis.sample import Floats, in_sections, sums_in
 
 SECTIONS = 20
 _FEWEST_GAPS = 30  # groups of gaps of which a variance is worth saying
-_SILENCES = (1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0, 600.0, 3600.0)
-SILENT = 50  # mean gaps that make a silence
 
 
 def bounds(interval: Interval | None) -> tuple[float | None, float | None]:
@@ -34,25 +32,18 @@ def of_counts(arrivals: Floats, finest_s: float) -> pl.DataFrame:
 
     rows = []
     for counts in Counts.of(arrivals, finest_s).octaves():
-        section, sizes = counts.sections(SECTIONS)
-        many, number = len(sizes), counts.number.astype(np.float64)
-        steps = _squared_steps(counts)
-        held = sums_in(section, many, number, number**2, steps)
-        sums = np.concatenate([sizes[:, None], held], axis=1)
-        idc, allan = of_sums(sums, fano, "log"), of_sums(sums, _allan, "log")
-        mean = float(number.sum()) / counts.windows
+        sums = _section_sums(counts)
+        index, factor = (_with_interval(sums, statistic) for statistic in (_fano, _allan))
+        mean = float(counts.number.sum()) / counts.windows
         expected = float(stats.poisson.ppf(0.5 ** (1 / counts.windows), mean)) if mean else 0.0
-        total = sums.sum(axis=0)
         rows.append(
             (
                 counts.width_s,
                 counts.windows,
                 mean,
-                float(fano(total)),
-                *bounds(idc),
-                float(_allan(total)),
-                *bounds(allan),
-                float(number.max(initial=0)) / mean if mean else None,
+                *index,
+                *factor,
+                float(counts.number.max(initial=0)) / mean if mean else None,
                 expected / mean if mean else None,
             )
         )
@@ -64,8 +55,27 @@ def of_counts(arrivals: Floats, finest_s: float) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=types, orient="row")
 
 
-def fano(sums: Floats) -> Floats:
-    """Return variance over mean from how many windows, their sum and that of their squares."""
+def index_of(counts: Counts) -> tuple[float | None, float | None, float | None]:
+    """Return the index of dispersion of counts, variance over mean, with low and high."""
+    return _with_interval(_section_sums(counts), _fano)
+
+
+def _section_sums(counts: Counts) -> Floats:
+    """Return how many windows, their sum, and that of their squares and steps, by section."""
+    section, sizes = counts.sections(SECTIONS)
+    held = sums_in(section, len(sizes), counts.number, counts.number**2, _squared_steps(counts))
+    return np.concatenate([sizes[:, None], held], axis=1)
+
+
+def _with_interval(
+    sums: Floats, statistic: Callable[[Floats], Floats]
+) -> tuple[float | None, float | None, float | None]:
+    with np.errstate(all="ignore"):
+        whole = float(statistic(sums.sum(axis=0)))
+    return whole if np.isfinite(whole) else None, *bounds(of_sums(sums, statistic, "log"))
+
+
+def _fano(sums: Floats) -> Floats:
     windows, first, second = (sums[..., i] for i in range(3))
     mean = first / windows
     return np.asarray((second / windows - mean**2) * windows / (windows - 1) / mean)
@@ -78,7 +88,7 @@ def _allan(sums: Floats) -> Floats:
 
 def _squared_steps(counts: Counts) -> Floats:
     """Return the squared differences of neighbouring windows, each with a window that is held."""
-    number = counts.number.astype(np.float64)
+    number = counts.number
     near = np.diff(counts.place) == 1
     to_next = number**2
     to_next[:-1][near] = np.diff(number)[near] ** 2
@@ -104,14 +114,17 @@ def of_intervals(draws: Sequence[Floats]) -> pl.DataFrame:
         found = [_idi(arrivals, k) for arrivals in draws]
         known = [interval for interval in found if interval]
         if known:
-            mean = float(np.mean([interval.estimate for interval in known]))
-            factor = mean / known[0].estimate if known[0].estimate else 1.0
-            ends = (known[0].low * factor, known[0].high * factor)
-            rows.append((k, (len(draws[0]) - 1) // k, mean, *ends))
+            mean = averaged(known)
+            rows.append((k, (len(draws[0]) - 1) // k, mean.estimate, mean.low, mean.high))
         k *= 2
     names = ("gaps", "groups", "idi", "low", "high")
     types = {n: pl.Int64 if n in ("gaps", "groups") else pl.Float64 for n in names}
     return pl.DataFrame(rows, schema=types, orient="row")
+
+
+def averaged(draws: Sequence[Interval]) -> Interval:
+    """Return the mean over several draws of the same, with the interval of the first around it."""
+    return draws[0].moved_to(float(np.mean([draw.estimate for draw in draws])))
 
 
 def _idi(arrivals: Floats, k: int) -> Interval | None:
@@ -146,60 +159,3 @@ def cv_of(values: Floats) -> Interval | None:
         return found
     whole = float(np.sqrt(_squared_cv(sums.sum(axis=0))))
     return Interval(whole, whole, whole) if whole == 0 else None
-
-
-def rate_free(arrivals: Floats, width_s: float) -> Floats:
-    """Return arrivals on a clock that runs with their rate in windows of `width_s`.
-
-    Gaps on it have mean 1 whatever the rate does from window to window (time rescaling, Brown et
-    al. 2002).
-    """
-    if len(arrivals) < 2:
-        return np.empty(0)
-    edges = np.arange(arrivals[0], arrivals[-1] + width_s, width_s)
-    edges[-1] = arrivals[-1]  # beyond the last arrival nothing is known of the rate
-    upto = np.searchsorted(arrivals, edges, side="left").astype(np.float64)
-    upto[-1] = len(arrivals)
-    return np.interp(arrivals, edges, upto)
-
-
-def silences(arrivals: Floats, finest_s: float) -> pl.DataFrame:
-    """Return how many gaps are longer than each of some lengths, and what share of time they hold.
-
-    Columns: longer_than_s, silences, total_s, share, poisson (how many of them a Poisson process of
-    the same rate would have). One length is `silent_s`.
-    """
-    gaps = np.diff(arrivals)
-    span = float(arrivals[-1] - arrivals[0]) if len(arrivals) else 0.0
-    if not span:
-        return pl.DataFrame(schema=_OF_SILENCES)
-    lengths = sorted({*_SILENCES, silent_s(arrivals)})
-    rows = []
-    for length in lengths:
-        if length < finest_s or length > span:
-            continue
-        longer = gaps[gaps > length]
-        by_chance = len(gaps) * float(np.exp(-length * len(gaps) / span))
-        total = float(longer.sum())
-        rows.append((length, len(longer), total, total / span, by_chance))
-    return pl.DataFrame(rows, schema=_OF_SILENCES, orient="row")
-
-
-_OF_SILENCES = {
-    "longer_than_s": pl.Float64,
-    "silences": pl.Int64,
-    "total_s": pl.Float64,
-    "share": pl.Float64,
-    "poisson": pl.Float64,
-}
-
-
-def silent_s(arrivals: Floats) -> float:
-    """Return the gap that is called a silence here: SILENT mean gaps, rounded to 1, 2 or 5."""
-    mean = float(arrivals[-1] - arrivals[0]) / max(1, len(arrivals) - 1)
-    if mean <= 0:
-        return float("inf")
-    decade = 10.0 ** np.floor(np.log10(SILENT * mean))
-    return float(
-        min((1, 2, 5, 10), key=lambda m: abs(np.log(SILENT * mean / (m * decade)))) * decade
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -113,6 +114,18 @@ class Findings:
         """Keep a distribution by sections of time, for a comparison with another trace."""
         self.samples[name] = sample
 
+    def lacks(self, package: str, what: str) -> bool:
+        """Tell whether an optional package is not installed, and leave out what needs it then."""
+        if importlib.util.find_spec(package):
+            return False
+        self.leave_out(what, f"needs {package}: pip install 'servescope[stats]'")
+        return True
+
     def leave_out(self, what: str, why: str) -> None:
         """Note what the trace cannot say, and why."""
         self.left_out.append((what, why))
+
+
+def written(parameters: Mapping[str, float]) -> str:
+    """Write parameters by their names, for a cell of a table."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in parameters.items())

@@ -7,7 +7,7 @@ Here every replicate of the null is drawn from the fit and fitted again (Stute e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ MOST = 5000  # values that a p-value is computed of
 class Fit:
     """A fitted family: its parameters by name, KS distance, AIC, and p of the parametric bootstrap.
 
-    `values` is how many values the p-value is of; it is None where none was asked for.
+    The p-value is None where none was asked for.
     """
 
     family: str
@@ -30,19 +30,32 @@ class Fit:
     distance: float
     aic: float
     p_value: float | None
-    values: int
+
+
+def ks(model: Floats, weights: Floats | None = None) -> Floats:
+    """Return the KS distance of values to the share that a model has at or below each of them.
+
+    `model` has shape (..., n), for values ascending along the last axis that were seen `weights`
+    times, or once.
+    """
+    count = model.shape[-1]
+    weight = np.full(count, 1.0) if weights is None else weights
+    upto = np.cumsum(weight) / weight.sum()
+    return np.asarray(np.maximum(upto - model, model - (upto - weight / weight.sum())).max(axis=-1))
+
+
+def ks_of_whole_numbers(model: Floats, values: Floats, weights: Floats) -> float:
+    """Return the KS distance of whole numbers to a law of them: its shares up to 1, 2, 3, ..."""
+    at = np.minimum(values.astype(np.int64), len(model)) - 1
+    upto = np.cumsum(weights) / weights.sum()
+    before = np.where(at > 0, model[at - 1], 0.0)
+    below = upto - weights / weights.sum()
+    return float(np.maximum(np.abs(model[at] - upto), np.abs(before - below)).max())
 
 
 def distance(ranked: Floats, family: Family, p: Floats, weights: Floats | None = None) -> Floats:
     """Return the KS distance between values (ascending along the last axis) and a fit."""
-    model = family.cdf(ranked, p)
-    if weights is None:
-        upto = np.arange(1, ranked.shape[-1] + 1) / ranked.shape[-1]
-        below = upto - 1 / ranked.shape[-1]
-    else:
-        upto = np.cumsum(weights) / weights.sum()
-        below = upto - weights / weights.sum()
-    return np.asarray(np.maximum(upto - model, model - below).max(axis=-1))
+    return ks(family.cdf(ranked, p), weights)
 
 
 def bootstrap_p(
@@ -86,12 +99,12 @@ def fits(
                 continue
             apart = float(distance(ranked, family, p, weight))
             parameters = dict(zip(family.names, p.tolist(), strict=True))
-            made.append(Fit(name, parameters, apart, aic, None, 0))
+            made.append(Fit(name, parameters, apart, aic, None))
         made.sort(key=lambda fit: fit.aic)
         if not (rng and made and weight is None):
             return made
         part = ranked[:: max(1, -(-len(ranked) // MOST))]
         best = made[0]
         p_value = bootstrap_p(part, FAMILIES[best.family], rng)
-    made[0] = Fit(best.family, best.parameters, best.distance, best.aic, p_value, len(part))
+    made[0] = replace(best, p_value=p_value)
     return made

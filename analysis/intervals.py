@@ -21,6 +21,7 @@ SECTIONS = 10
 PROGRAMS_A_SECTION = 5
 FEWEST_PROGRAMS = SECTIONS * PROGRAMS_A_SECTION
 LEVEL = 0.95
+NORMAL_95 = 1.959964  # standard deviations either way that hold 95 % of a normal law
 # Sections that follow each other are alike where a queue outlasts them. Of ten independent ones the
 # correlation at lag 1 is beyond a third in some one in six.
 ALIKE, MOST_ALIKE = 0.3, 0.8
@@ -33,6 +34,11 @@ class Interval:
     estimate: float
     low: float
     high: float
+
+    def moved_to(self, estimate: float) -> Interval:
+        """Return an interval as wide, in proportion, around another estimate."""
+        factor = estimate / self.estimate if self.estimate else 1.0
+        return Interval(estimate, self.low * factor, self.high * factor)
 
     def excludes(self, value: float) -> bool:
         """Tell whether `value` lies outside."""
@@ -66,6 +72,12 @@ def fewest(q: float) -> int:
 def bounded(sample: Sample, q: float) -> float | None:
     """Return a quantile if the sample is large enough to bound it (see `fewest`), else None."""
     return sample.quantile(q) if len(sample) >= fewest(q) else None
+
+
+def believed(sample: Sample, q: float, finest: float) -> float | None:
+    """Return a quantile as `bounded` does, and none below what a clock can tell."""
+    value = bounded(sample, q)
+    return value if value is not None and value >= finest else None
 
 
 def of_mean(sample: Sample) -> Interval | None:

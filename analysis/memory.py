@@ -14,10 +14,10 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from servescope.analysis.intervals import Interval
+from servescope.analysis.intervals import NORMAL_95, Interval
 from servescope.analysis.sample import Floats
+from servescope.analysis.seasons import DAY_S, WEEK_S
 
-NORMAL_95 = 1.959964
 SHUFFLES = 199
 REPLICATES = 100  # of fractional noise behind each interval
 _MOST = 16_384  # values that are shuffled
@@ -67,7 +67,7 @@ def detrended(series: Floats, width_s: float = 0.0) -> Floats:
     n = series.shape[-1]
     at = np.linspace(-1, 1, n)
     parts = [np.polynomial.legendre.legval(at, np.eye(4)[k]) for k in range(4)]
-    for period_s in (86_400.0, 604_800.0):
+    for period_s in (DAY_S, WEEK_S):
         if width_s and n * width_s >= 2 * period_s and period_s / width_s >= 8:
             angle = 2 * np.pi * np.arange(n) * width_s / period_s
             parts += [f(k * angle) for k in (1, 2, 3) for f in (np.sin, np.cos)]
@@ -81,8 +81,7 @@ def hurst(series: Floats, rng: np.random.Generator, width_s: float = 0.0) -> lis
     `local Whittle` (Robinson 1995), `wavelet` (Abry and Veitch 1998, with D4) and `aggregated
     variance`, each of the series without its trend. What the estimator and the taking away of the
     trend do to fractional Gaussian noise of the same exponent and length is drawn REPLICATES times:
-    its bias is taken off and its spread
-    makes the interval. Nothing for fewer than FEWEST values,
+    its bias is taken off and its spread makes the interval. Nothing for fewer than FEWEST values,
     or constant ones.
     """
     n = len(series)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
 
+from servescope.analysis.goodness import ks
 from servescope.analysis.sample import Floats, sums_in
 
 MOST_PARTS = 3
@@ -98,7 +99,5 @@ def _em(logs: Floats, weight: Floats, parts: int) -> Mixture | None:
     made = Mixture(
         tuple(share[rank].tolist()), tuple(mu[rank].tolist()), tuple(sigma[rank].tolist()), bic, 0.0
     )
-    model = made.cdf(np.exp(logs[order]))
-    below = upto - weight[order] / count
-    apart = float(np.maximum(upto - model, model - below).max())
-    return Mixture(made.shares, made.mus, made.sigmas, bic, apart)
+    apart = float(ks(made.cdf(np.exp(logs[order])), weight[order]))
+    return replace(made, distance=apart)

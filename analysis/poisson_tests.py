@@ -35,7 +35,7 @@ def dyadic(arrivals: Floats, finest_s: float) -> pl.DataFrame:
             left
         ]
         several = whole.number >= 2
-        n, k = whole.number[several], first[several]
+        n, k = whole.number[several].astype(np.int64), first[several]
         if len(n) < _FEWEST:
             continue
         chi = (2.0 * k - n) ** 2 / n

@@ -30,6 +30,24 @@ class Rescaled:
     serial_p: float
 
 
+def rate_clock(arrivals: Floats, width_s: float) -> tuple[Floats, Floats]:
+    """Return the edges of windows of `width_s` and how many arrivals had come by each.
+
+    Between two edges the clock of the rate runs evenly (time rescaling, Brown et al. 2002). The
+    last window ends with the last arrival, for beyond it nothing is known of the rate.
+    """
+    edges = np.arange(arrivals[0], arrivals[-1] + width_s, width_s)
+    edges[-1] = arrivals[-1]
+    upto = np.searchsorted(arrivals, edges, side="right").astype(np.float64)
+    upto[0] = 0.0
+    return edges, upto
+
+
+def rate_free(arrivals: Floats, width_s: float) -> Floats:
+    """Return arrivals on the clock of their rate: gaps have mean 1 whatever the rate does."""
+    return np.interp(arrivals, *rate_clock(arrivals, width_s))
+
+
 def rescaled(arrivals: Floats, width_s: float, family: str, rng: np.random.Generator) -> Rescaled:
     """Test a renewal process whose rate is constant in windows of `width_s` (Brown et al. 2002).
 
@@ -39,10 +57,7 @@ def rescaled(arrivals: Floats, width_s: float, family: str, rng: np.random.Gener
     model = FAMILIES[family]
     first = max(0, (len(arrivals) - MOST) // 2)
     part = arrivals[first : first + MOST]
-    edges = np.arange(part[0], part[-1] + width_s, width_s)
-    edges[-1] = part[-1]  # beyond the last arrival nothing is known of the rate
-    upto = np.searchsorted(part, edges, side="right").astype(np.float64)
-    upto[0] = 0.0
+    edges, upto = rate_clock(part, width_s)
     residual = np.maximum(np.diff(np.interp(part, edges, upto)), _TINY)
     with np.errstate(all="ignore"):
         p = model.fit(residual)

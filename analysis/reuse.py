@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,8 @@ Blocks = np.ndarray[tuple[int], np.dtype[np.int64]]
 @dataclass(eq=False)
 class Reuse:
     """Prompts in the order in which they come, and what each finds of the earlier ones.
+
+    All of them are added before anything is asked.
 
     A prompt is the ids of its prefix blocks, as numbers from 0. It hits the leading run of its
     blocks that were seen before. In a cache of C blocks under LRU it hits those of them whose stack
@@ -118,26 +121,43 @@ class Reuse:
         """Distinct blocks: what an endless cache holds."""
         return int((self._visits > 0).sum())
 
-    def curve(self) -> pl.DataFrame:
-        """Return the hit rate of LRU caches of many sizes, exactly: cache_blocks, hit_rate.
+    def hits(self, cache_blocks: Ints) -> Ints:
+        """Return how many blocks LRU caches of these sizes hit, exactly: shape (sizes,)."""
+        start, end = self._runs
+        # the hits of a run grow by one a block of cache between its start and its end
+        begun = np.searchsorted(start, cache_blocks, side="left")
+        over = np.searchsorted(end, cache_blocks, side="left")
+        first = np.concatenate(([0], np.cumsum(start)))[begun]
+        last = np.concatenate(([0], np.cumsum(end)))[over]
+        return np.asarray(cache_blocks * (begun - over) - first + last)
 
-        Sizes are powers of two and what is between them, up to the distinct blocks.
+    @cached_property
+    def _runs(self) -> tuple[Ints, Ints]:
+        start = np.array(self.distances, np.int64)
+        return np.sort(start), np.sort(start + np.array(self.lengths, np.int64))
+
+    def size_for(self, share: float) -> int | None:
+        """Return the smallest LRU cache with this share of the hits of an endless one."""
+        wanted = share * sum(self.hit_blocks)
+        if not wanted:
+            return None
+        low, high = 1, self.distinct
+        while low < high:
+            middle = (low + high) // 2
+            enough = self.hits(np.array([middle]))[0] >= wanted
+            low, high = (low, middle) if enough else (middle + 1, high)
+        return low
+
+    def curve(self) -> pl.DataFrame:
+        """Return the hit rate of LRU caches of 60 sizes up to the distinct blocks.
+
+        Columns: cache_blocks, hit_rate.
         """
         total = sum(self.blocks)
         if not total:
             return pl.DataFrame(schema={"cache_blocks": pl.Int64, "hit_rate": pl.Float64})
-        start, length = np.array(self.distances, np.int64), np.array(self.lengths, np.int64)
-        order = np.argsort(start)
-        start, length = start[order], length[order]
-        ends = np.sort(start + length)
         sizes = np.unique(np.geomspace(1, max(2, self.distinct), 60).round().astype(np.int64))
-        # the hits of a run grow by one a block of cache between its start and its end
-        starts_sum = np.concatenate(([0], np.cumsum(start)))
-        ends_sum = np.concatenate(([0], np.cumsum(ends)))
-        begun = np.searchsorted(start, sizes, side="left")
-        ended = np.searchsorted(ends, sizes, side="left")
-        hits = (sizes * begun - starts_sum[begun]) - (sizes * ended - ends_sum[ended])
-        return pl.DataFrame({"cache_blocks": sizes, "hit_rate": hits / total})
+        return pl.DataFrame({"cache_blocks": sizes, "hit_rate": self.hits(sizes) / total})
 
     def popularity(self) -> Ints:
         """Return how often each distinct block was asked for, most asked first."""

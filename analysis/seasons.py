@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import warnings
 from itertools import pairwise
@@ -15,12 +14,6 @@ from servescope.analysis.sample import Floats
 HOUR_S, DAY_S, WEEK_S = 3600.0, 86_400.0, 604_800.0
 _PEAKS = 5
 _PENALTIES = (1.0, 2.0, 4.0)
-_NEEDS = "needs {}: pip install 'servescope[stats]'"
-
-
-def without(package: str) -> str | None:
-    """Say why something is left out if an optional package is not installed."""
-    return None if importlib.util.find_spec(package) else _NEEDS.format(package)
 
 
 def periodogram(series: Floats, width_s: float) -> pl.DataFrame:
@@ -127,47 +120,3 @@ def change_points(series: Floats) -> pl.DataFrame:
         for k, at in enumerate(found[0])
     ]
     return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def over_dispersion(counts: Floats, hours: Floats | None) -> dict[str, float] | None:
-    """Fit counts a window by a Poisson and a negative-binomial regression (statsmodels).
-
-    The mean follows a quadratic trend, and the day's first two harmonics where `hours` of the day
-    are given. Returns alpha (variance = mean + alpha mean^2) with low and high, Pearson's chi
-    square over its degrees of freedom, and the likelihood-ratio p-value of alpha = 0 (half a chi
-    square, for 0 is the edge). None where the fit does not end.
-    """
-    from scipy import stats
-    from statsmodels.discrete.discrete_model import NegativeBinomial
-    from statsmodels.genmod.families import Poisson
-    from statsmodels.genmod.generalized_linear_model import GLM
-
-    at = np.linspace(-1, 1, len(counts))
-    parts = [np.ones(len(counts)), at, at**2]
-    if hours is not None:
-        parts += [f(2 * np.pi * k * hours / 24) for k in (1, 2) for f in (np.sin, np.cos)]
-    design = np.stack(parts, axis=-1)
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        try:
-            poisson = GLM(counts, design, family=Poisson()).fit()
-            start = np.append(poisson.params, 0.1)
-            fit = NegativeBinomial(counts, design).fit(start_params=start, disp=0, maxiter=200)
-            alpha, error = float(fit.params[-1]), float(fit.bse[-1])
-            gain = 2 * (float(fit.llf) - float(poisson.llf))
-        except (ValueError, np.linalg.LinAlgError, FloatingPointError):
-            return None
-    if not (math.isfinite(alpha) and alpha > 0 and math.isfinite(error)):
-        return None
-    reach = 1.959964 * error / alpha
-    if reach < 2:  # on the log scale, for alpha is above 0
-        low, high = alpha * math.exp(-reach), alpha * math.exp(reach)
-    else:  # it may as well be 0
-        low, high = 0.0, alpha * (1 + reach)
-    return {
-        "alpha": alpha,
-        "low": low,
-        "high": high,
-        "pearson": float(poisson.pearson_chi2 / poisson.df_resid),
-        "p_value": float(stats.chi2.sf(gain, 1)) / 2 if gain > 0 else 1.0,
-    }

@@ -118,9 +118,14 @@ def _rhythm(c: Characterization) -> Iterator[str]:
     ratio = c.value("rhythm", "peak_to_trough")
     peak, trough = c.value("rhythm", "busiest_hour"), c.value("rhythm", "quietest_hour")
     if ratio is not None and ratio >= 1.2 and peak is not None and trough is not None:
+        if c.about.clock in ("utc", "local"):
+            zone = " UTC" if c.about.clock == "utc" else ""
+            busiest, quietest = f" ({peak:02.0f}:00{zone})", f" ({trough:02.0f}:00{zone})"
+        else:  # what time of day the source's zero was is not known
+            busiest = quietest = ""
         yield (
-            f"The busiest hour of the day ({peak:02.0f}:00) has {_number(ratio)} times the calls of"
-            f" the quietest ({trough:02.0f}:00)."
+            f"The busiest hour of the day{busiest} has {_number(ratio)} times the calls of the"
+            f" quietest{quietest}."
         )
     h, p = c.value("rhythm", "hurst", "local Whittle"), c.value("rhythm", "hurst_shuffled_p")
     if h is not None and p is not None and p < 0.05 and h > _LONG_MEMORY:

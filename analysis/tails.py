@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-from servescope.analysis.intervals import Interval
+from servescope.analysis.goodness import ks, ks_of_whole_numbers
+from servescope.analysis.intervals import NORMAL_95, Interval
 from servescope.analysis.sample import Floats
 
 _CANDIDATES, _FEWER_CANDIDATES = 100, 30
 _RESAMPLES = 100
 _FEWEST = 50  # values of a tail
-_NORMAL_95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def power_law(
             seen = drawn > 0
             other = _beginning(values[seen], drawn[seen], _FEWER_CANDIDATES)
             again += [other[1]] if other else []
-        reach = _NORMAL_95 * float(np.std(again, ddof=1)) if len(again) > 2 else math.inf
+        reach = NORMAL_95 * float(np.std(again, ddof=1)) if len(again) > 2 else math.inf
     size = float(weights[first:].sum())
     return Tail(
         float(values[first]),
@@ -100,9 +100,7 @@ def _beginning(values: Floats, weights: Floats, candidates: int) -> tuple[int, f
             continue
         exponent = 1 / mean
         model = -np.expm1(-exponent * (logs[first:] - logs[first]))
-        upto = np.cumsum(weights[first:]) / above[first]
-        below = upto - weights[first:] / above[first]
-        apart = float(np.maximum(upto - model, model - below).max())
+        apart = float(ks(model, weights[first:]))
         if best is None or apart < best[2]:
             best = (int(first), float(exponent), apart)
     return best
@@ -157,8 +155,7 @@ def spliced(values: Floats, weights: Floats, tail: Tail) -> Spliced | None:
         )
         above = 1 - share * np.exp(-tail.exponent.estimate * np.maximum(x - end, 0))
     model = np.where(inside, body, above)
-    upto = np.cumsum(weights) / total
-    apart = float(np.maximum(upto - model, model - (upto - weights / total)).max())
+    apart = float(ks(model, weights))
     below = -size * (float(found.fun) + 0.5 * math.log(2 * math.pi)) - float((weight * logs).sum())
     tail_logs, tail_weight = x[~inside], weights[~inside]
     a = tail.exponent.estimate
@@ -182,12 +179,7 @@ def zipf_values(values: Floats, weights: Floats) -> tuple[float, float, float]:
     found = optimize.minimize_scalar(loss, bounds=(0.0, 6.0), method="bounded")
     exponent = float(found.x)
     model = np.cumsum(np.exp(-exponent * far - special.logsumexp(-exponent * far)))
-    at = values.astype(np.int64) - 1
-    upto = np.cumsum(weights) / total
-    below = upto - weights / total
-    before = np.where(at > 0, model[at - 1], 0.0)
-    apart = float(np.maximum(np.abs(model[at] - upto), np.abs(before - below)).max())
-    return exponent, apart, 2 + 2 * float(found.fun)
+    return exponent, ks_of_whole_numbers(model, values, weights), 2 + 2 * float(found.fun)
 
 
 def zipf(weights: Floats, least: int = 1) -> tuple[float, float] | None:

@@ -10,16 +10,26 @@ import polars as pl
 
 from servescope.analysis.aspects.lengths import between
 from servescope.analysis.characterization import Characterization
+from servescope.analysis.intervals import NORMAL_95
 from servescope.analysis.sample import Floats, Sample
 
 SEED = 13
 _CELLS = 256
-_SECTIONS = 19  # degrees of freedom behind most intervals
+_FREE = 19  # degrees of freedom behind most intervals
 # Shares and correlations differ by subtraction, all else by ratio.
 _ADDITIVE = {"share"}
-# An exponent holds from where its tail begins, which is another place in every trace.
-_OWN = {"tail_exponent"}
-_CORRELATIONS = {"spearman", "serial_output", "gap_r1", "count_r1", "successive_pauses", "hurst"}
+# Not compared: an exponent holds from where its tail begins, which is another place in every trace;
+# the intervals of the others take calls or windows for independent.
+_NOT_COMPARED = {"tail_exponent", "alpha", "length_effect", "load_effect"}
+_CORRELATIONS = {
+    "spearman",
+    "pearson",
+    "serial_output",
+    "gap_r1",
+    "count_r1",
+    "successive_pauses",
+    "hurst",
+}
 _SAMPLES = {
     "gap_s": "gaps (de-ticked)",
     "input_tokens": "prompts",
@@ -148,7 +158,7 @@ def _numbers(first: Characterization, other: Characterization) -> list[dict[str,
         .select(columns)
         .unique(keys, keep="first", maintain_order=True)
     )
-    a = a.filter(~pl.col("statistic").is_in(_OWN))
+    a = a.filter(~pl.col("statistic").is_in(_NOT_COMPARED))
     both = a.join(b, on=keys, how="inner", suffix="_b", maintain_order="left")
     rows = []
     for row in both.iter_rows(named=True):
@@ -222,19 +232,22 @@ def _at_scales(first: Characterization, other: Characterization) -> list[dict[st
 def _welch(
     a: tuple[float, float, float], b: tuple[float, float, float], *, additive: bool
 ) -> tuple[float, float, float, float] | None:
-    """Return change, its interval and p from two estimates with 95 % intervals."""
+    """Return change, its interval and p from two estimates with 95 % intervals.
+
+    Their errors are taken to be as if the intervals were those of a normal law, which is too large
+    for those of Student's t: rather no difference than a false one.
+    """
     from scipy import stats
 
     if not additive and min(*a, *b) <= 0:
         return None
     forth = (lambda x: x) if additive else math.log
-    reach = float(stats.t.ppf(0.975, _SECTIONS))
-    errors = [(forth(high) - forth(low)) / 2 / reach for _, low, high in (a, b)]
+    errors = [(forth(high) - forth(low)) / 2 / NORMAL_95 for _, low, high in (a, b)]
     together = math.hypot(*errors)
     if together == 0:
         return None
     off = forth(b[0]) - forth(a[0])
-    free = together**4 / sum(error**4 / _SECTIONS for error in errors)
+    free = together**4 / sum(error**4 / _FREE for error in errors)
     p = float(2 * stats.t.sf(abs(off) / together, free))
     around = float(stats.t.ppf(0.975, free)) * together
     ends = (off, off - around, off + around)

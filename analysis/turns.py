@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
+from servescope.analysis.goodness import ks_of_whole_numbers
 from servescope.analysis.sample import Floats
 
 _FARTHEST = 200_000  # turns over which the cut-off power law is summed
@@ -99,13 +100,12 @@ def fit(turns: Floats, weights: Floats) -> list[TurnFit]:
             log_cut - special.logsumexp(log_cut),
         )
     )
-    upto = np.cumsum(weights) / total
     fits = [
         TurnFit(
             family,
             parameters,
             2 * len(parameters) - 2 * likelihood,
-            _distance(np.cumsum(np.exp(log_p)), turns, upto),
+            ks_of_whole_numbers(np.cumsum(np.exp(log_p)), turns, weights),
         )
         for family, parameters, likelihood, log_p in made
     ]
@@ -117,11 +117,3 @@ def _best(loss: Callable[[Floats], float], start: list[float]) -> tuple[Floats, 
     with np.errstate(all="ignore"):
         found = optimize.minimize(loss, start, method="Nelder-Mead", options={"maxiter": 800})
     return np.asarray(found.x), float(found.fun)
-
-
-def _distance(model: Floats, turns: Floats, upto: Floats) -> float:
-    """Return the greatest distance of two steps functions of whole numbers."""
-    at = np.minimum(turns.astype(np.int64), len(model)) - 1
-    before = np.where(at > 0, model[at - 1], 0.0)
-    below = np.concatenate(([0.0], upto[:-1]))
-    return float(np.maximum(np.abs(model[at] - upto), np.abs(before - below)).max())

@@ -120,7 +120,7 @@ def copula(seed: int) -> Iterator[tuple[str, str, float, float, float, float]]:
         rng = np.random.default_rng((seed, int(10 * r) + 90))
         z = rng.multivariate_normal([0, 0], [[1, r], [r, 1]], 5000)
         u, v = (copulas.mid_ranks(np.rint(np.exp(6 + z[:, k])).astype(np.int64)) for k in (0, 1))
-        found = copulas.spearman(u, v)
+        found = copulas.correlation(u, v)
         true = 6 / math.pi * math.asin(r / 2)
         name = f"Gaussian copula, r = {r:g}"
         yield name, "Spearman's rank correlation", true, found.estimate, found.low, found.high

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from servescope.analysis.characterization import Characterization
     from servescope.analysis.server_shape import ServerShape
-    from servescope.traces import Trace
 
 Filled = dict[str, "dict[str, pl.DataFrame]"]
 
@@ -101,28 +100,32 @@ def analyze(
 
     Example:  servescope analyze mooncake:sample --model llama-3.1-70b --gpu H100 --tp 4 --json
     """
-    from servescope.analysis.literature import LAYOUTS
+    from servescope.analysis import characterize
+    from servescope.analysis.demand import Demand
+    from servescope.analysis.literature import layout_of
     from servescope.reports import characterization as pages
     from servescope.traces.errors import InputError
 
-    for name in layout or ():
-        if name not in LAYOUTS:
-            raise InputError(f"There is no layout '{name}'.", f"Known: {', '.join(LAYOUTS)}.")
-    if layout and len(traces) > 1:
+    layouts = {name: layout_of(name) for name in layout or ()}
+    if layouts and len(traces) > 1:
         raise InputError("A paper's layout is of one trace.", "Name one trace, or leave out --as.")
     if out:
         pages.beside_of(out, overwrite=overwrite)  # rather now than after long work
     server = _shape(model, gpu, tp) if model else None
-    found, read = [], []
+    read = {}  # all of them before any is analysed: a name that is wrong is said at once
     for source in traces:
         with console.working(f"reading {source}"):
-            trace = reading.read(
+            read[source] = reading.read(
                 source, format, unit, block_tokens, block_rule, column, tokenizer, on_error,
                 rejected, transforms, seed,
             )  # fmt: skip
-        read.append(trace)
-        found.append(_characterized(trace, source, server))
-    filled = {name: _filled(name, found[0], read[0]) for name in layout or ()}
+    found, filled = [], {}
+    for source in traces:
+        with console.stages(source) as begins:
+            begins("Reading")
+            demand = Demand.of(read[source])
+            found.append(characterize(demand, name=source, server=server, begins=begins))
+        filled = {name: each.filled(found[0], demand) for name, each in layouts.items()}
     if out or csv or figures:
         _write(found, filled, out, csv, figures, figure_format, overwrite)
     if as_json:
@@ -131,20 +134,6 @@ def analyze(
     _tell(found, filled)
     if not out:
         console.say("For every figure and table add: -o trace.html")
-
-
-def _characterized(trace: Trace, source: str, server: ServerShape | None) -> Characterization:
-    from servescope.analysis import characterize
-
-    with console.stages(source) as begins:
-        return characterize(trace, name=source, server=server, begins=begins)
-
-
-def _filled(name: str, found: Characterization, trace: Trace) -> dict[str, pl.DataFrame]:
-    from servescope.analysis.demand import Demand
-    from servescope.analysis.literature import recreate
-
-    return recreate(name, found, Demand.of(trace))
 
 
 def _shape(model: str, gpu: str, tp: int) -> ServerShape:

@@ -121,9 +121,7 @@ class _Count:
             self.largest_at = float(arrivals[gaps.argmax()])
         self.first = min(self.first, float(arrivals.min()))
         self.last = max(self.last, float(arrivals.max()))
-        ticks = np.rint(arrivals / FINEST_S).astype(np.int64)
-        if not self.steps or (ticks % self.steps).any():
-            self.steps = int(np.gcd.reduce(ticks, initial=self.steps))
+        self.steps = common_step(arrivals, self.steps)
         self.before = float(arrivals[-1])
 
     def _add_duplicates(self, batch: pl.DataFrame) -> None:
@@ -176,6 +174,14 @@ class _Count:
             yield f"In {count} calls {problem}."
         if quality.structure is not None:
             yield from structure.doubts(quality.structure)
+
+
+def common_step(arrivals: np.ndarray[tuple[int], np.dtype[np.float64]], steps: int = 0) -> int:
+    """Return of how many FINEST_S all arrivals (s), and `steps`, are multiples; 0 of nothing."""
+    ticks = np.rint(arrivals / FINEST_S).astype(np.int64)
+    if steps and not (ticks % steps).any():
+        return steps
+    return int(np.gcd.reduce(ticks, initial=steps))
 
 
 def _repeats(hashes: pl.Series) -> int:

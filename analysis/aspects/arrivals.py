@@ -6,16 +6,17 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from servescope.analysis import clock, dispersion, goodness
-from servescope.analysis.clock import Audit
+from servescope.analysis import dispersion, goodness
 from servescope.analysis.counts import Counts, round_width
 from servescope.analysis.demand import Demand
 from servescope.analysis.families import GAPS
 from servescope.analysis.findings import Findings, Statistic, TableOf
-from servescope.analysis.intervals import Interval, of_sums
+from servescope.analysis.intervals import of_sums
+from servescope.analysis.rescaling import rate_free
 from servescope.analysis.sample import Floats, Sample, in_sections
+from servescope.analysis.silences import silences, silent_s
 
-SEED = 7
+_SEED = 7
 WINDOW_S = 600.0
 FEWEST_GAPS = 50  # of a window whose gaps are described
 FITTED_WINDOWS = 20
@@ -46,7 +47,10 @@ STATISTICS = {
         "Brown et al., Neural Computation 14 (2002)",
     ),
     "windows_above_1": Statistic(
-        "windows whose gaps have a CV above 1", "share", "count", source="ServeGen, figure 4"
+        "windows whose gaps have a CV above 1",
+        "share",
+        "count",
+        source="ServeGen (arXiv 2505.09999)",
     ),
     "window_cv_p50": Statistic("median CV of the windows", "1", "median over windows"),
     "silence_s": Statistic(
@@ -116,50 +120,52 @@ TABLES = {
 }
 
 
-def found(demand: Demand, audit: Audit, findings: Findings) -> None:
+def found(demand: Demand, findings: Findings) -> None:
     """Describe the rate and the gaps."""
     at = demand.arrivals
-    if len(at) < 2 or audit.span_s <= 0:
-        why = "no arrivals on one clock" if not len(at) else "all calls arrive at one moment"
+    if demand.span_s <= 0:
+        why = "all calls arrive at one moment" if len(at) > 1 else "no two arrivals on one clock"
         findings.leave_out("rate and gaps", why)
         return
-    _rate(at, audit, findings)
-    draws = clock.draws_of(at, audit.tick, SEED)
-    _silences(at, audit, findings)
+    _rate(demand, findings)
+    _silences(demand, findings)
     if len(at) < 10:
         findings.leave_out("gaps", f"{len(at)} calls are too few")
         return
     gaps = np.diff(at)
     findings.say("gap_cv", dispersion.cv_of(gaps), n=len(gaps))
-    if audit.tick:
-        findings.say("gap_cv_deticked", _mean_cv(draws), n=len(gaps))
-    findings.keep("gap_s", gap_sample(draws[0]))
-    _distribution(gaps, draws[0], audit, findings)
-    width = within_width(at, audit)
+    if demand.audit.tick:
+        cvs = [cv for draw in demand.deticked if (cv := dispersion.cv_of(np.diff(draw)))]
+        findings.say("gap_cv_deticked", dispersion.averaged(cvs) if cvs else None, n=len(gaps))
+    drawn = demand.deticked[0]
+    findings.keep("gap_s", gap_sample(drawn))
+    _distribution(gaps, drawn, demand.finest_s, findings)
+    width = within_width(demand)
     if width is None:
-        findings.leave_out("gaps window by window", "no window holds 50 gaps")
+        findings.leave_out("gaps window by window", f"{len(at)} calls are too few")
         return
-    rescaled = np.diff(dispersion.rate_free(draws[0], width))
+    rescaled = np.diff(rate_free(drawn, width))
     findings.say("gap_cv_within", dispersion.cv_of(rescaled), n=len(rescaled), of=f"{width:g} s")
-    windows = gap_windows(draws[0], max(width, WINDOW_S))
+    windows = gap_windows(drawn, max(width, WINDOW_S))
     findings.table("gap_windows", windows)
     if windows.height:
         findings.say(
             "windows_above_1", int((windows["cv"] > 1).sum()) / windows.height, n=windows.height
         )
         findings.say("window_cv_p50", float(np.median(windows["cv"])), n=windows.height)
-    _fits(draws[0], max(width, WINDOW_S), windows, audit, findings)
+    _fits(drawn, max(width, WINDOW_S), windows, demand.finest_s, findings)
 
 
-def within_width(at: Floats, audit: Audit) -> float | None:
+def within_width(demand: Demand) -> float | None:
     """Return the width of windows in which a rate is taken as constant; None for too few calls.
 
-    10 minutes, or what holds 50 calls on average; a tenth of the span at most.
+    10 minutes, or what holds 50 calls on average; a fifth of the span at most.
     """
-    if len(at) < 5 * FEWEST_GAPS:
+    calls = len(demand.arrivals)
+    if calls < 5 * FEWEST_GAPS:
         return None
-    width = max(WINDOW_S, FEWEST_GAPS * audit.span_s / len(at), 2 * audit.finest_s)
-    return min(width, audit.span_s / 5)
+    width = max(WINDOW_S, FEWEST_GAPS * demand.span_s / calls, 2 * demand.finest_s)
+    return min(width, demand.span_s / 5)
 
 
 def gap_sample(at: Floats, sections: int = 10) -> Sample:
@@ -171,29 +177,15 @@ def gap_sample(at: Floats, sections: int = 10) -> Sample:
     return Sample.of(np.exp(keys // sections / 200), keys % sections, sections, weights)
 
 
-def _mean_cv(draws: list[Floats]) -> Interval | None:
-    made = [cv for draw in draws if (cv := dispersion.cv_of(np.diff(draw)))]
-    if not made:
-        return None
-    mean = float(np.mean([cv.estimate for cv in made]))
-    factor = mean / made[0].estimate
-    return Interval(mean, made[0].low * factor, made[0].high * factor)
-
-
-def _rate(at: Floats, audit: Audit, findings: Findings) -> None:
+def _rate(demand: Demand, findings: Findings) -> None:
+    at = demand.arrivals
     edges = np.linspace(at[0], at[-1], 21)
     counts = np.histogram(at, edges)[0].astype(np.float64)
     sums = np.stack([np.diff(edges), counts], axis=-1)
-    rate = (len(at) - 1) / audit.span_s
+    rate = (len(at) - 1) / demand.span_s
     interval = of_sums(sums, lambda s: s[..., 1] / s[..., 0], "log") if len(at) >= 40 else None
-    if interval:
-        factor = rate / interval.estimate
-        findings.say(
-            "rate_rps", Interval(rate, interval.low * factor, interval.high * factor), n=len(at)
-        )
-    else:
-        findings.say("rate_rps", rate, n=len(at))
-    findings.table("rate", rate_table(at, round_width(audit.span_s, _RATES, audit.finest_s)))
+    findings.say("rate_rps", interval.moved_to(rate) if interval else rate, n=len(at))
+    findings.table("rate", rate_table(at, round_width(demand.span_s, _RATES, demand.finest_s)))
 
 
 def rate_table(at: Floats, width_s: float) -> pl.DataFrame:
@@ -243,10 +235,10 @@ def gap_windows(at: Floats, width_s: float, fewest: int = FEWEST_GAPS) -> pl.Dat
     ).filter(pl.col("alpha").is_finite())
 
 
-def _silences(at: Floats, audit: Audit, findings: Findings) -> None:
-    table = dispersion.silences(at, audit.finest_s)
+def _silences(demand: Demand, findings: Findings) -> None:
+    table = silences(demand.arrivals, demand.finest_s)
     findings.table("silences", table)
-    silent = dispersion.silent_s(at)
+    silent = silent_s(demand.arrivals)
     row = table.filter(pl.col("longer_than_s") == silent)
     if row.height:
         findings.say("silence_s", silent)
@@ -254,12 +246,12 @@ def _silences(at: Floats, audit: Audit, findings: Findings) -> None:
         findings.say("silence_share", float(row["share"][0]), of=f"{silent:g} s")
 
 
-def _distribution(gaps: Floats, drawn: Floats, audit: Audit, findings: Findings) -> None:
+def _distribution(gaps: Floats, drawn: Floats, finest_s: float, findings: Findings) -> None:
     shares = np.unique(
         np.concatenate([np.linspace(0.01, 0.99, 50), 1 - np.geomspace(1e-4, 0.01, 9)])
     )
     shares = shares[shares <= 1 - 1 / len(gaps)]
-    believed = [pl.when(pl.col(c) >= audit.finest_s).then(c) for c in ("gap_s", "deticked_s")]
+    believed = [pl.when(pl.col(c) >= finest_s).then(c) for c in ("gap_s", "deticked_s")]
     findings.table(
         "gap_distribution",
         pl.DataFrame(
@@ -273,10 +265,10 @@ def _distribution(gaps: Floats, drawn: Floats, audit: Audit, findings: Findings)
 
 
 def _fits(
-    at: Floats, width_s: float, windows: pl.DataFrame, audit: Audit, findings: Findings
+    at: Floats, width_s: float, windows: pl.DataFrame, finest_s: float, findings: Findings
 ) -> None:
     """Fit families window by window, where most gaps are long enough for the clock."""
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(_SEED)
     starts = windows["t_s"].to_numpy()
     if len(starts) > FITTED_WINDOWS:
         starts = starts[np.linspace(0, len(starts) - 1, FITTED_WINDOWS).astype(np.int64)]
@@ -285,7 +277,7 @@ def _fits(
         first, end = np.searchsorted(at, (start, start + width_s))
         gaps = np.diff(at[first : min(end, first + _FITTED_GAPS) + 1])
         gaps = gaps[gaps > 0]
-        if len(gaps) and np.median(gaps) < audit.finest_s:
+        if len(gaps) and np.median(gaps) < finest_s:
             coarse += 1
             continue
         made = goodness.fits(gaps, GAPS, rng) if len(gaps) >= FEWEST_GAPS else []
@@ -307,7 +299,7 @@ def _fits(
     if coarse:
         findings.leave_out(
             f"families of gaps in {coarse} of {len(starts)} windows",
-            f"most gaps are below {audit.finest_s:g} s, twice the tick: their shape is the draw's",
+            f"most gaps are below {finest_s:g} s, twice the tick: their shape is the draw's",
         )
     if rows:
         kinds = {"gaps": pl.Int64, "family": pl.String}

@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from servescope.analysis import clock, dispersion, poisson_tests, seasons
-from servescope.analysis.aspects.arrivals import SEED, within_width
-from servescope.analysis.clock import Audit
+from servescope.analysis import dispersion, poisson_tests
+from servescope.analysis.aspects.arrivals import within_width
 from servescope.analysis.counts import Counts, round_width
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
-from servescope.analysis.intervals import Interval
+from servescope.analysis.regression import over_dispersion
 from servescope.analysis.rescaling import rescaled
+from servescope.analysis.seasons import DAY_S, HOUR_S
 
 LEAST_S = 0.1
+_SEED = 7
 _FEWEST = 100
+_REGRESSED = 2000  # windows of a regression
 _TESTED = ("exponential", "gamma", "weibull", "lognormal")
 _JACKKNIFE = "t interval of the delete-one jackknife over 20 sections of time, on the log scale"
 
@@ -30,8 +32,9 @@ STATISTICS = {
         "over-dispersion of counts a window: variance = mean + alpha mean^2",
         "1",
         "negative-binomial regression on a quadratic trend, and on the hour from two days on",
-        "Wald interval on the log scale; p of alpha = 0 by likelihood ratio",
-        "Cameron and Trivedi, Regression Analysis of Count Data (2013), 3.3",
+        "Wald interval of independent windows, on the log scale; p of alpha = 0 by likelihood"
+        " ratio",
+        "Cameron and Trivedi, Regression Analysis of Count Data (2013)",
     ),
     "pearson_dispersion": Statistic(
         "Pearson's chi square over its degrees of freedom in a Poisson regression; 1 is Poisson",
@@ -99,41 +102,41 @@ TABLES = {
 }
 
 
-def found(demand: Demand, audit: Audit, findings: Findings) -> None:
+def found(demand: Demand, findings: Findings) -> None:
     """Describe burstiness over time scales."""
     at = demand.arrivals
-    if len(at) < _FEWEST or audit.span_s <= 0:
+    if len(at) < _FEWEST or demand.span_s <= 0:
         findings.leave_out(
             "burstiness over time scales", f"{len(at)} calls on one clock are too few"
         )
         return
-    finest = max(LEAST_S, audit.finest_s)
+    finest = max(LEAST_S, demand.finest_s)
     table = dispersion.of_counts(at, finest)
     findings.table("dispersion", table)
     if not table.height:
-        findings.leave_out("dispersion of counts", f"{audit.span_s:g} s hold no ten windows")
+        findings.leave_out("dispersion of counts", f"{demand.span_s:g} s hold no ten windows")
     findings.say("bursty_from_s", bursty_from(table))
     findings.table("poisson_test", poisson_tests.dyadic(at, finest))
-    _over_dispersion(demand, audit, findings)
-    if audit.too_coarse_for_gaps:
+    _over_dispersion(demand, findings)
+    if demand.audit.too_coarse_for_gaps:
         findings.leave_out(
             "dispersion of intervals and renewal tests",
-            f"the mean gap is below {audit.finest_s:g} s, twice the tick",
+            f"the mean gap is below {demand.finest_s:g} s, twice the tick",
         )
         return
-    draws = clock.draws_of(at, audit.tick, SEED)
-    findings.table("interval_dispersion", dispersion.of_intervals(draws))
-    width = within_width(at, audit)
+    findings.table("interval_dispersion", dispersion.of_intervals(demand.deticked))
+    width = within_width(demand)
     if width is None:
         findings.leave_out("renewal tests", f"{len(at)} calls are too few")
         return
-    if np.median(np.diff(draws[0])) < audit.finest_s:
+    drawn = demand.deticked[0]
+    if np.median(np.diff(drawn)) < demand.finest_s:
         findings.leave_out(
-            "renewal tests", f"most gaps are below {audit.finest_s:g} s, twice the tick"
+            "renewal tests", f"most gaps are below {demand.finest_s:g} s, twice the tick"
         )
         return
-    rng = np.random.default_rng(SEED)
-    rows = [rescaled(draws[0], width, family, rng) for family in _TESTED]
+    rng = np.random.default_rng(_SEED)
+    rows = [rescaled(drawn, width, family, rng) for family in _TESTED]
     findings.table(
         "renewal_test",
         pl.DataFrame(
@@ -158,29 +161,22 @@ def bursty_from(table: pl.DataFrame) -> float | None:
     return start
 
 
-def _over_dispersion(demand: Demand, audit: Audit, findings: Findings) -> None:
-    missing = seasons.without("statsmodels")
-    if missing:
-        findings.leave_out("over-dispersion by regression", missing)
+def _over_dispersion(demand: Demand, findings: Findings) -> None:
+    what = "over-dispersion by regression"
+    if findings.lacks("statsmodels", what):
         return
-    width = round_width(audit.span_s, 2000, max(1.0, audit.finest_s))
+    width = round_width(demand.span_s, _REGRESSED, max(1.0, demand.finest_s))
     counts = Counts.of(demand.arrivals, width).dense()
     if len(counts) < 30:
-        findings.leave_out("over-dispersion by regression", "the trace is too short")
+        findings.leave_out(what, "the trace is too short")
         return
     hours = None
-    if audit.span_s >= 2 * seasons.DAY_S and width <= seasons.HOUR_S * 3:
-        begun = (demand.about.t0_ns or 0) / 1e9 + demand.arrivals[0]
-        hours = (begun + width * np.arange(len(counts))) % seasons.DAY_S / seasons.HOUR_S
-    fit = seasons.over_dispersion(counts, hours)
+    if demand.span_s >= 2 * DAY_S and width <= 3 * HOUR_S:
+        hours = demand.hours(demand.arrivals[0] + width * np.arange(len(counts))).astype(np.float64)
+    fit = over_dispersion(counts, hours)
     if fit is None:
-        findings.leave_out("over-dispersion by regression", "the likelihood has no maximum")
+        findings.leave_out(what, "the likelihood has no maximum")
         return
-    findings.say(
-        "alpha",
-        Interval(fit["alpha"], fit["low"], fit["high"]),
-        of=f"{width:g} s",
-        n=len(counts),
-        p=fit["p_value"],
-    )
-    findings.say("pearson_dispersion", fit["pearson"], of=f"{width:g} s", n=len(counts))
+    of = f"{width:g} s"
+    findings.say("alpha", fit.alpha, of=of, n=len(counts), p=fit.p_value)
+    findings.say("pearson_dispersion", fit.pearson, of=of, n=len(counts))

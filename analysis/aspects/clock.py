@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from servescope.analysis import clock
-from servescope.analysis.clock import Audit
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
 
-_RAYLEIGH = "Mardia and Jupp, Directional Statistics (2000), 5.3"
+_RAYLEIGH = "Mardia and Jupp, Directional Statistics (2000)"
 
 STATISTICS = {
     "stamps": Statistic("calls with an arrival", "calls", "count"),
@@ -34,7 +32,9 @@ STATISTICS = {
     "tied_share": Statistic("arrivals with the same stamp as the one before", "share", "count"),
     "distinct_stamps": Statistic("different stamps", "stamps", "count"),
     "duplicates": Statistic(
-        "rows that repeat another in every column but their name", "calls", "count of equal hashes"
+        "calls that repeat another in all that an analysis reads of them",
+        "calls",
+        "count of equal hashes",
     ),
     "out_of_order": Statistic("arrivals before the one above them in the source", "calls", "count"),
     "largest_gap_s": Statistic("longest time without an arrival", "s", "maximum"),
@@ -48,33 +48,9 @@ TABLES = {
 }
 
 
-def audit_of(demand: Demand) -> Audit:
-    """Audit the clock of a trace; where programs have a zero each, all their stamps together."""
-    calls, about = demand.calls, demand.about
-    if "arrival_s" not in calls.columns:
-        return clock.audit(np.empty(0), unit=about.units)
-    stamps = demand.arrivals if demand.timed else calls["arrival_s"].drop_nulls().sort().to_numpy()
-    return clock.audit(
-        stamps,
-        declared_s=about.tick_s,
-        unit=about.units,
-        out_of_order=demand.out_of_order,
-        duplicates=_duplicates(calls),
-    )
-
-
-def _duplicates(calls: pl.DataFrame) -> int:
-    """Count rows that repeat one before; only rows that share their stamp can."""
-    if calls.height < 2:
-        return 0
-    at = calls["arrival_s"]
-    shared = (at == at.shift(1)) | (at == at.shift(-1))
-    hashes = calls.filter(shared.fill_null(False)).hash_rows()
-    return len(hashes) - hashes.n_unique()
-
-
-def found(demand: Demand, audit: Audit, findings: Findings) -> None:
-    """Say what the audit shows."""
+def found(demand: Demand, findings: Findings) -> None:
+    """Say what the audit of the clock shows."""
+    audit = demand.audit
     if not audit.stamps:
         findings.leave_out("the clock", "no call has an arrival")
         return

@@ -5,25 +5,30 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from servescope.analysis import copulas, seasons
+from servescope.analysis import copulas
 from servescope.analysis.aspects.lengths import groups
-from servescope.analysis.clock import Audit
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
 from servescope.analysis.sample import Floats, Ints
+from servescope.analysis.seasons import DAY_S
 
 _FEWEST = 50
 _EXTREME = 0.95
+
+_JACKKNIFE = "delete-one jackknife over 20 sections of time, Fisher's z"
 
 STATISTICS = {
     "spearman": Statistic(
         "rank correlation of prompt and answer",
         "1",
         "Spearman's, ties at their middle rank",
-        "delete-one jackknife over 20 sections of time, Fisher's z",
+        _JACKKNIFE,
     ),
     "pearson": Statistic(
-        "linear correlation of prompt and answer", "1", "Pearson's", source="as BurstGPT gives it"
+        "linear correlation of prompt and answer",
+        "1",
+        "Pearson's",
+        _JACKKNIFE,
     ),
     "kendall": Statistic(
         "Kendall's rank correlation", "1", "tau-b on at most 20,000 pairs, evenly spread"
@@ -35,7 +40,7 @@ STATISTICS = {
         "rank correlation of an answer with the one before it",
         "1",
         "Spearman's at lag 1",
-        "delete-one jackknife over 20 sections of time, Fisher's z",
+        _JACKKNIFE,
     ),
     "output_by_hour": Statistic(
         "share of the variance of log answers that the hour of the day explains",
@@ -84,7 +89,7 @@ TABLES = {
 }
 
 
-def found(demand: Demand, audit: Audit, findings: Findings) -> None:
+def found(demand: Demand, findings: Findings) -> None:
     """Describe dependence among lengths."""
     if not {"input_tokens", "output_tokens"} <= set(demand.columns):
         findings.leave_out("prompt against answer", "calls have no counts of both")
@@ -98,9 +103,9 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
             continue
         x, y = (both[c].to_numpy().astype(np.int64) for c in both.columns)
         u, v = copulas.mid_ranks(x), copulas.mid_ranks(y)
-        findings.say("spearman", copulas.spearman(u, v), of=name, n=len(x))
-        if np.ptp(x) > 0 and np.ptp(y) > 0:
-            findings.say("pearson", float(np.corrcoef(x, y)[0, 1]), of=name, n=len(x))
+        findings.say("spearman", copulas.correlation(u, v), of=name, n=len(x))
+        linear = copulas.correlation(x.astype(np.float64), y.astype(np.float64))
+        findings.say("pearson", linear, of=name, n=len(x))
         if name not in ("", "answered"):
             continue
         if not (np.ptp(x) > 0 and np.ptp(y) > 0):
@@ -121,7 +126,7 @@ def _pairs(u: Floats, v: Floats, x: Ints, y: Ints, name: str, findings: Findings
             "upper_tail", float((v[beyond] > _EXTREME).mean()), of=name, n=int(beyond.sum())
         )
     if np.ptp(v) > 0 and len(v) > 2:
-        serial = copulas.spearman(v[:-1], v[1:])
+        serial = copulas.correlation(v[:-1], v[1:])
         findings.say("serial_output", serial, of=name, n=len(v) - 1)
     made = copulas.fit(u, v)
     findings.table(
@@ -156,14 +161,10 @@ def _pairs(u: Floats, v: Floats, x: Ints, y: Ints, name: str, findings: Findings
 
 
 def _by_hour(demand: Demand, findings: Findings) -> None:
-    if demand.span_s < seasons.DAY_S:
+    if demand.span_s < DAY_S:
         findings.leave_out("answers against time of day", "the trace is shorter than a day")
         return
-    zero = (demand.about.t0_ns or 0) / 1e9
-    calls = demand.placed.select(
-        hour=((pl.col("arrival_s") + zero) % seasons.DAY_S / seasons.HOUR_S).floor().cast(pl.Int8),
-        y="output_tokens",
-    )
+    calls = demand.placed.select(hour=demand.hours(demand.arrivals), y="output_tokens")
     calls = calls.filter(pl.col("y") > 0)
     table = (
         calls.group_by("hour")

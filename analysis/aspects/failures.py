@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from servescope.analysis import seasons
-from servescope.analysis.clock import Audit
 from servescope.analysis.counts import round_width
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
-from servescope.analysis.intervals import Interval, of_mean
+from servescope.analysis.intervals import of_mean
+from servescope.analysis.regression import odds_ratio
 from servescope.analysis.sample import Floats, Sample, in_sections
+from servescope.analysis.seasons import DAY_S
 
 _SECTIONS = 10
 _BINS = 200
@@ -73,7 +73,7 @@ TABLES = {
 }  # fmt: skip
 
 
-def found(demand: Demand, audit: Audit, findings: Findings) -> None:
+def found(demand: Demand, findings: Findings) -> None:
     """Describe failures."""
     failed = demand.failed
     if failed is None:
@@ -100,14 +100,9 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
     if "input_tokens" in calls.columns:
         lengths = calls.drop_nulls("input_tokens")
         _tenths(lengths, "input_tokens", ("input_from", "input_to"), "failures_by_length", findings)
-        known = lengths.filter(pl.col("input_tokens") > 0)
-        findings.say(
-            "length_effect",
-            _odds(known["input_tokens"], known["failed"]),
-            n=known.height,
-        )
-    if demand.timed and audit.span_s > 0:
-        _over_time(calls.drop_nulls("arrival_s"), demand, audit, findings)
+        _effect("length_effect", lengths["input_tokens"], lengths["failed"], findings)
+    if demand.span_s > 0:
+        _over_time(calls.drop_nulls("arrival_s"), demand, findings)
     else:
         findings.leave_out("failures over time and load", "no arrivals on one clock")
 
@@ -169,38 +164,25 @@ def _tenths(
     findings.table(table, found)
 
 
-def _odds(x: pl.Series, failed: pl.Series) -> Interval | None:
-    """Return the odds ratio for ten times x (counts), by Newton's method, with Wald's interval."""
-    count, bad = len(x), float(failed.sum())
-    if count < 50 or x.n_unique() < 2 or min(bad, count - bad) < 5:
-        return None
-    groups = pl.DataFrame({"x": x, "y": failed}).group_by("x").agg(n=pl.len(), y=pl.col("y").sum())
-    z, n, y = (groups.sort("x")[c].cast(pl.Float64).to_numpy() for c in ("x", "n", "y"))
-    z = np.log10(z)
-    z = z - float((n * z).sum()) / count
-    beta = np.array([np.log(bad / (count - bad)), 0.0])
-    for _ in range(30):
-        p = 1 / (1 + np.exp(-(beta[0] + beta[1] * z)))
-        w = np.maximum(n * p * (1 - p), 1e-12)
-        score = np.array([(y - n * p).sum(), ((y - n * p) * z).sum()])
-        information = np.array([[w.sum(), (w * z).sum()], [(w * z).sum(), (w * z * z).sum()]])
-        if np.linalg.cond(information) > 1e12:
-            return None
-        step = np.linalg.solve(information, score)
-        beta = beta + np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-8:
-            break
-    else:
-        return None  # a length that tells all failures apart has no finite odds
-    reach = 1.959964 * float(np.sqrt(np.linalg.inv(information)[1, 1]))
-    if abs(beta[1]) + reach > 300:
-        return None
-    return Interval(*(float(np.exp(beta[1] + side)) for side in (0.0, -reach, reach)))
+def _effect(what: str, x: pl.Series, failed: pl.Series, findings: Findings, of: str = "") -> None:
+    """Say by what the odds of a failure are multiplied where counts are ten times as large."""
+    if findings.lacks("statsmodels", f"odds of failing ({what})"):
+        return
+    groups = (
+        pl.DataFrame({"x": x, "failed": failed})
+        .filter(pl.col("x") > 0)
+        .group_by("x")
+        .agg(n=pl.len(), failed=pl.col("failed").sum())
+        .sort("x")
+    )
+    logs = np.log10(groups["x"].to_numpy())
+    trials, bad = (groups[c].to_numpy().astype(np.float64) for c in ("n", "failed"))
+    findings.say(what, odds_ratio(logs, trials, bad), of=of, n=len(x))
 
 
-def _over_time(calls: pl.DataFrame, demand: Demand, audit: Audit, findings: Findings) -> None:
+def _over_time(calls: pl.DataFrame, demand: Demand, findings: Findings) -> None:
     at = calls["arrival_s"].to_numpy()
-    width = round_width(audit.span_s, _BINS, audit.finest_s)
+    width = round_width(demand.span_s, _BINS, demand.finest_s)
     place = pl.Series("place", np.floor((at - at[0]) / width).astype(np.int64))
     findings.table(
         "failures_over_time",
@@ -210,19 +192,18 @@ def _over_time(calls: pl.DataFrame, demand: Demand, audit: Audit, findings: Find
         .sort("place")
         .select((at[0] + pl.col("place") * width).alias("t_s"), "calls", "failed", "share"),
     )
-    load_width = max(60.0, audit.finest_s)
+    load_width = max(60.0, demand.finest_s)
     window = np.floor((at - at[0]) / load_width).astype(np.int64)
     in_window = np.bincount(window)[window]
     loaded = calls.with_columns(rps=pl.Series(in_window / load_width))
-    if audit.span_s >= 10 * load_width:
+    if demand.span_s >= 10 * load_width:
         _tenths(loaded, "rps", ("from_rps", "to_rps"), "failures_by_load", findings)
-        effect = _odds(pl.Series(in_window), calls["failed"])
-        findings.say("load_effect", effect, of=f"{load_width:g} s", n=len(at))
-    if audit.span_s < seasons.DAY_S:
+        in_window = pl.Series(in_window)
+        _effect("load_effect", in_window, calls["failed"], findings, f"{load_width:g} s")
+    if demand.span_s < DAY_S:
         findings.leave_out("failures by time of day", "the trace is shorter than a day")
         return
-    zero = (demand.about.t0_ns or 0) / 1e9
-    hour = ((pl.col("arrival_s") + zero) % seasons.DAY_S / seasons.HOUR_S).floor().cast(pl.Int64)
+    hour = pl.Series("hour", demand.hours(at))
     findings.table(
-        "failures_by_hour", calls.group_by(hour.alias("hour")).agg(**_COUNTED).sort("hour")
+        "failures_by_hour", calls.with_columns(hour).group_by("hour").agg(**_COUNTED).sort("hour")
     )

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 
 from servescope.analysis import goodness, mixtures, tails
-from servescope.analysis.clock import Audit
+from servescope.analysis.binned import quantiles_over
+from servescope.analysis.clients import by_pool
 from servescope.analysis.demand import Demand
-from servescope.analysis.findings import Findings, Statistic, TableOf
+from servescope.analysis.findings import Findings, Statistic, TableOf, written
 from servescope.analysis.intervals import bounded, of_mean, of_quantiles
 from servescope.analysis.sample import Floats, Ints, Sample, in_sections
 
@@ -103,7 +104,7 @@ TABLES = {
         "count",
     ),
     "length_drift": TableOf(
-        "lengths in equal stretches of time",
+        "lengths in equal stretches of time that hold 29 calls or more; t_s is their mean arrival",
         {"column": "name", "t_s": "s", "calls": "calls", "p50": "tokens", "p90": "tokens"},
         "order statistics of the stretch",
     ),
@@ -111,14 +112,14 @@ TABLES = {
 COLUMNS = ("input_tokens", "output_tokens")
 
 
-def found(demand: Demand, audit: Audit, findings: Findings) -> None:
+def found(demand: Demand, findings: Findings) -> None:
     """Describe the lengths of prompts and answers."""
     histograms = demand.trace.tables.get("client_lengths")
     if histograms is not None:
         _of_histograms(histograms, demand.trace.tables["client_windows"], findings)
         return
     calls = demand.calls
-    quantiles, fits, parts, ccdfs = [], [], [], []
+    quantiles, fits, parts, ccdfs, atoms = [], [], [], [], []
     for column in COLUMNS:
         if column not in calls.columns or not calls[column].count():
             findings.leave_out(column, "no call has them")
@@ -127,7 +128,7 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
             sample = sample_of(group[column], group["section"])
             if not len(sample):
                 continue
-            whole = f"{column}, {name}" if name else column
+            whole = _subject(column, name)
             if not name:
                 findings.keep(column, sample)
             quantiles += _quantiles(sample, column, name)
@@ -139,10 +140,20 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
             made = _shape(sample, column, name, findings)
             fits += made[0]
             parts += made[1]
-        _atoms(calls[column], column, findings)
-    _frames(findings, {"length_quantiles": quantiles, "length_fits": fits, "length_parts": parts,
-                       "length_ccdf": ccdfs})  # fmt: skip
+        atoms += _atoms(calls[column], column)
+    made_of = {
+        "length_quantiles": quantiles,
+        "length_fits": fits,
+        "length_parts": parts,
+        "length_atoms": atoms,
+        "length_ccdf": ccdfs,
+    }
+    _frames(findings, made_of)
     _drift(demand, findings)
+
+
+def _subject(column: str, name: str) -> str:
+    return f"{column}, {name}" if name else column
 
 
 def _of_histograms(histograms: pl.LazyFrame, windows: pl.LazyFrame, findings: Findings) -> None:
@@ -161,9 +172,7 @@ def _of_histograms(histograms: pl.LazyFrame, windows: pl.LazyFrame, findings: Fi
         .agg(calls=(pl.col("rate_rps") * pl.col("window_s")).sum())
         .collect()
     )
-    weighed = held.join(made, on=["client_id", "window_start_s"]).with_columns(
-        pool=pl.col("client_id").str.extract(r"^(.*)/[^/]*$").fill_null("")
-    )
+    weighed = by_pool(held.join(made, on=["client_id", "window_start_s"]))
     sums = (
         weighed.group_by("pool", "field", "value")
         .agg(weight=(pl.col("probability") * pl.col("calls")).sum())
@@ -176,9 +185,8 @@ def _of_histograms(histograms: pl.LazyFrame, windows: pl.LazyFrame, findings: Fi
         weight = np.maximum(group["weight"].round().cast(pl.Int64).to_numpy(), 1)
         sample = Sample.of(group["value"].to_numpy(), weights=weight)
         name, column = str(pool), str(field)
-        whole = f"{column}, {name}" if name else column
-        findings.say("mean_tokens", sample.mean(), of=whole, n=len(sample))
-        findings.say("max_tokens", sample.max(), of=whole)
+        findings.say("mean_tokens", sample.mean(), of=_subject(column, name), n=len(sample))
+        findings.say("max_tokens", sample.max(), of=_subject(column, name))
         quantiles += _quantiles(sample, column, name)
         ccdfs += _ccdf(sample, column, name)
     _frames(findings, {"length_quantiles": quantiles, "length_ccdf": ccdfs})
@@ -284,7 +292,7 @@ def _shape(
 ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     """Fit body, tail and humps of one group."""
     values, weights = distinct(sample)
-    whole = f"{column}, {name}" if name else column
+    whole = _subject(column, name)
     if weights.sum() < _FEWEST or len(values) < 5:
         why = "all lengths are nearly alike" if len(values) < 5 else f"under {_FEWEST} calls"
         findings.leave_out(f"families of {whole}", why)
@@ -340,7 +348,7 @@ def _shape(
             "column": column,
             "of": name,
             "family": family,
-            "parameters": ", ".join(f"{key} {value:.4g}" for key, value in parameters.items()),
+            "parameters": written(parameters),
             "distance": float(apart),
             "aic_above_best": float(aic - made[0][3]),
         }
@@ -349,54 +357,35 @@ def _shape(
     return rows, parts
 
 
-def _atoms(values: pl.Series, column: str, findings: Findings) -> None:
+def _atoms(values: pl.Series, column: str) -> list[dict[str, object]]:
     counts = values.drop_nulls().value_counts(sort=True).head(10)
     total = values.count()
-    rows = [
+    return [
         {"column": column, "tokens": int(value), "share": count / total}
         for value, count in counts.iter_rows()
         if count / total >= _ATOM and count >= 10
     ]
-    if rows:
-        before = findings.made.get("length_atoms")
-        frame = pl.DataFrame(rows)
-        findings.table("length_atoms", frame if before is None else pl.concat([before, frame]))
 
 
 def _drift(demand: Demand, findings: Findings) -> None:
-    at = demand.arrivals
-    if len(at) < 200 or demand.span_s <= 0:
-        findings.leave_out("drift of lengths", f"{len(at)} calls on one clock are too few")
+    calls = demand.placed
+    if calls.height < 200 or demand.span_s <= 0:
+        findings.leave_out("drift of lengths", f"{calls.height} calls on one clock are too few")
         return
-    width = demand.span_s / _PERIODS
     rng = np.random.default_rng(SEED)
     tables = []
     for column in COLUMNS:
-        if column not in demand.columns:
+        if column not in calls.columns:
             continue
-        calls = demand.placed.select(
-            column,
-            place=((pl.col("arrival_s") - at[0]) / width).floor().clip(0, _PERIODS - 1),
-        ).drop_nulls()
+        over = quantiles_over(calls, "arrival_s", column, bins=demand.stretches(_PERIODS))
         tables.append(
-            calls.group_by("place")
-            .agg(
-                calls=pl.len(),
-                p50=pl.col(column).quantile(0.5, "equiprobable"),
-                p90=pl.col(column).quantile(0.9, "equiprobable"),
-            )
-            .filter(pl.col("calls") >= 29)
-            .sort("place")
-            .select(
-                pl.lit(column).alias("column"),
-                (at[0] + pl.col("place") * width).alias("t_s"),
-                "calls",
-                "p50",
-                "p90",
+            over.drop_nulls("p90").select(
+                pl.lit(column).alias("column"), t_s="x", calls="n", p50="p50", p90="p90"
             )
         )
-        apart, p = halves(calls[column].to_numpy(), rng)
-        findings.say("drift_ks", apart, of=column, n=calls.height, p=p)
+        known = calls[column].drop_nulls()
+        apart, p = halves(known.to_numpy(), rng)
+        findings.say("drift_ks", apart, of=column, n=len(known), p=p)
     if tables:
         findings.table("length_drift", pl.concat(tables))
 

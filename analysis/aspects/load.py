@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from servescope.analysis.clock import Audit
-from servescope.analysis.counts import round_width
+from servescope.analysis.counts import Counts, round_width
 from servescope.analysis.demand import Demand
-from servescope.analysis.dispersion import bounds, fano
+from servescope.analysis.dispersion import index_of
 from servescope.analysis.findings import Findings, Statistic, TableOf
 from servescope.analysis.intervals import Interval, of_sums
 from servescope.analysis.sample import Floats, Ints, in_sections, sums_in
@@ -18,6 +17,7 @@ LEAST_S = 0.1
 _SECTIONS = 20
 _BINS = 300
 _MOMENTS = 500
+_TOKENS = ("input_tokens", "output_tokens")
 _FEWEST = 100
 _CLASSES = ("short prompt, short answer", "short prompt, long answer",
             "long prompt, short answer", "long prompt, long answer")  # fmt: skip
@@ -83,31 +83,28 @@ TABLES = {
 }
 
 
-def found(
-    demand: Demand, audit: Audit, findings: Findings, server: ServerShape | None = None
-) -> None:
+def found(demand: Demand, findings: Findings, server: ServerShape | None = None) -> None:
     """Describe the load."""
-    if not {"input_tokens", "output_tokens"} <= set(demand.columns):
+    if not set(_TOKENS) <= set(demand.columns):
         findings.leave_out("load in tokens", "calls have no counts of both")
         return
     calls = demand.calls
-    both = calls.select(pl.col("input_tokens", "output_tokens").cast(pl.Int64).sum()).row(0)
+    both = calls.select(pl.col(*_TOKENS).cast(pl.Int64).sum()).row(0)
     if both[1]:
         findings.say("input_output_ratio", both[0] / both[1], n=calls.height)
     at = demand.arrivals
-    if len(at) < 2 or audit.span_s <= 0:
+    if demand.span_s <= 0:
         findings.leave_out("load over time", "no arrivals on one clock, or all at one moment")
         return
     placed = demand.placed
-    tokens = [
-        placed[c].fill_null(0).to_numpy().astype(np.float64)
-        for c in ("input_tokens", "output_tokens")
-    ]
-    findings.say("input_tps", float(tokens[0].sum()) / audit.span_s, n=len(at))
-    findings.say("output_tps", float(tokens[1].sum()) / audit.span_s, n=len(at))
-    width = round_width(audit.span_s, _BINS, audit.finest_s)
-    place = np.floor((at - at[0]) / width + 1e-9).astype(np.int64)
-    held = [np.bincount(place, x) for x in tokens]
+    tokens = [placed[c].fill_null(0).to_numpy().astype(np.float64) for c in _TOKENS]
+    unknown = placed.filter(pl.any_horizontal(pl.col(*_TOKENS).is_null())).height
+    if unknown:
+        findings.leave_out(f"tokens of {unknown} calls", "their counts are not known")
+    findings.say("input_tps", float(tokens[0].sum()) / demand.span_s, n=len(at))
+    findings.say("output_tps", float(tokens[1].sum()) / demand.span_s, n=len(at))
+    width = round_width(demand.span_s, _BINS, demand.finest_s)
+    held = [Counts.of(at, width, weights=x).dense() for x in tokens]
     findings.table(
         "tokens_over_time",
         pl.DataFrame(
@@ -122,47 +119,29 @@ def found(
     findings.say("peak_tokens", float(whole.max() / whole.mean()) if whole.any() else None,
                  of=f"{width:g} s")  # fmt: skip
     if len(at) >= _FEWEST:
-        _dispersion(at, tokens, audit, findings)
-        _mix(demand, audit, findings)
+        _dispersion(demand, tokens, findings)
+        _mix(demand, findings)
     else:
         findings.leave_out("dispersion of tokens", f"{len(at)} calls are too few")
-    _in_flight(at, tokens, placed, audit, server, findings)
+    _in_flight(demand, tokens, server, findings)
 
 
-def _dispersion(at: Floats, tokens: list[Floats], audit: Audit, findings: Findings) -> None:
-    scale = max(LEAST_S, audit.finest_s)
-    place = np.floor((at - at[0]) / scale + 1e-9).astype(np.int64)
-    edges = np.flatnonzero(np.diff(place, prepend=-1))
-    where = place[edges]
-    sums = [np.add.reduceat(x, edges) for x in tokens]
-    size = [float((x**2).sum() / x.sum()) if x.any() else np.nan for x in tokens]
-    windows = int(audit.span_s / scale + 1e-9)
-    rows = []
-    while windows >= 10:
-        upto = int(np.searchsorted(where, windows))
-        row: list[object] = [scale, windows]
-        for x, each in zip(sums, size, strict=True):
-            row += _relative(where[:upto], x[:upto], windows, each)
-        rows.append(row)
-        scale, windows = scale * 2, windows // 2
-        where = where // 2
-        edges = np.flatnonzero(np.diff(where, prepend=-1))
-        where, sums = where[edges], [np.add.reduceat(x, edges) for x in sums]
+def _dispersion(demand: Demand, tokens: list[Floats], findings: Findings) -> None:
+    """Say how much more tokens a window vary than those of Poisson arrivals."""
+    finest = max(LEAST_S, demand.finest_s)
+    # of Poisson arrivals Var / mean is E(X^2) / E(X); tokens are counted in that
+    sizes = [float((x**2).sum() / x.sum()) if x.any() else 1.0 for x in tokens]
+    both = [
+        Counts.of(demand.arrivals, finest, weights=x / size).octaves()
+        for x, size in zip(tokens, sizes, strict=True)
+    ]
+    rows = [
+        (asked.width_s, asked.windows, *index_of(asked), *index_of(given))
+        for asked, given in zip(*both, strict=True)
+    ]
     names = list(TABLES["token_dispersion"].units)
     schema = {name: pl.Int64 if name == "windows" else pl.Float64 for name in names}
     findings.table("token_dispersion", pl.DataFrame(rows, schema=schema, orient="row"))
-
-
-def _relative(where: Ints, x: Floats, windows: int, size: float) -> list[float | None]:
-    many = min(_SECTIONS, windows)
-    section = where * many // windows
-    sizes = np.diff(-(-np.arange(many + 1) * windows // many)).astype(np.float64)
-    scaled = x / size
-    sums = np.concatenate([sizes[:, None], sums_in(section, many, scaled, scaled**2)], axis=1)
-    with np.errstate(all="ignore"):
-        whole = float(fano(sums.sum(axis=0)))
-    interval = of_sums(sums, fano, "log")
-    return [whole if np.isfinite(whole) else None, *bounds(interval)]
 
 
 def _labels(demand: Demand) -> tuple[Ints, list[str], str] | None:
@@ -181,13 +160,13 @@ def _labels(demand: Demand) -> tuple[Ints, list[str], str] | None:
             if sizes.height > len(names):
                 names.append("others")
             return label, names, column
-    x, y = (placed[c].fill_null(0).to_numpy() for c in ("input_tokens", "output_tokens"))
+    x, y = (placed[c].fill_null(0).to_numpy() for c in _TOKENS)
     if not (np.ptp(x) > 0 and np.ptp(y) > 0):
         return None
     return 2 * (x > np.median(x)) + (y > np.median(y)), list(_CLASSES), "lengths"
 
 
-def _mix(demand: Demand, audit: Audit, findings: Findings) -> None:
+def _mix(demand: Demand, findings: Findings) -> None:
     labelled = _labels(demand)
     if labelled is None:
         findings.leave_out("drift of the mix", "all calls are alike")
@@ -196,7 +175,7 @@ def _mix(demand: Demand, audit: Audit, findings: Findings) -> None:
     at = demand.arrivals
     many = len(names)
     for width in (10.0, 60.0, 300.0, 3600.0):
-        if width < audit.finest_s or audit.span_s < 20 * width:
+        if width < demand.finest_s or demand.span_s < 20 * width:
             continue
         place = np.floor((at - at[0]) / width).astype(np.int64)
         windows = int(place.max()) + 1
@@ -205,19 +184,20 @@ def _mix(demand: Demand, audit: Audit, findings: Findings) -> None:
         held = np.bincount(place * many + label, minlength=windows * many).reshape(windows, many)
         findings.say("mix_drift", _swing(held.astype(np.float64)), of=f"{kind}, {width:g} s",
                      n=len(at))  # fmt: skip
-    width = audit.span_s / 60
-    place = np.minimum((at - at[0]) / width, 59).astype(np.int64)
-    held = np.bincount(place * many + label, minlength=60 * many).reshape(60, many)
-    total = np.maximum(held.sum(axis=1, keepdims=True), 1)
+    stretches = demand.stretches(60)
+    width = demand.span_s / stretches
+    place = np.minimum((at - at[0]) / width, stretches - 1).astype(np.int64)
+    held = np.bincount(place * many + label, minlength=stretches * many).reshape(-1, many)
+    total = held.sum(axis=1, keepdims=True)
     findings.table(
         "mix_over_time",
         pl.DataFrame(
             {
-                "t_s": np.repeat(at[0] + width * np.arange(60), many),
-                "of": names * 60,
-                "share": (held / total).reshape(-1),
+                "t_s": np.repeat(at[0] + width * np.arange(stretches), many),
+                "of": names * stretches,
+                "share": (held / np.maximum(total, 1)).reshape(-1),
             }
-        ).filter(pl.Series(np.repeat(held.sum(axis=1) > 0, many))),
+        ).filter(pl.Series(np.repeat(total[:, 0] > 0, many))),
     )
 
 
@@ -238,19 +218,18 @@ def _swing(held: Floats) -> Interval | float | None:
 
 
 def _in_flight(
-    at: Floats,
-    tokens: list[Floats],
-    placed: pl.DataFrame,
-    audit: Audit,
-    server: ServerShape | None,
-    findings: Findings,
+    demand: Demand, tokens: list[Floats], server: ServerShape | None, findings: Findings
 ) -> None:
-    measured = "observed_e2e_s" in placed.columns and placed["observed_e2e_s"].count() > 0
+    at, placed = demand.arrivals, demand.placed
     if server:
         stay, how = server.stay_s(*tokens), server.name
-    elif measured:
-        stay = placed["observed_e2e_s"].fill_null(0).to_numpy().astype(np.float64)
+    elif "observed_e2e_s" in placed.columns and placed["observed_e2e_s"].count():
+        known = placed["observed_e2e_s"].is_not_null().to_numpy()
+        at, tokens = at[known], [x[known] for x in tokens]
+        stay = placed["observed_e2e_s"].drop_nulls().to_numpy().astype(np.float64)
         how = "as the source measured"
+        if not known.all():  # those it did not measure are not taken to be none
+            how += f" of {100 * known.mean():.0f} % of the calls"
     else:
         findings.leave_out(
             "calls and KV memory in flight",
@@ -263,7 +242,7 @@ def _in_flight(
     ended = np.sort(end)
     live = np.arange(1, len(at) + 1) - np.searchsorted(ended, at, side="right")
     findings.say("concurrency_max", int(max(live.max(), 1)), of=how, n=len(at))
-    moments = np.linspace(at[0], until, _MOMENTS)
+    moments = np.linspace(at[0], until, demand.stretches(_MOMENTS) + 1)
     order = np.argsort(end, kind="stable")
     begun = np.searchsorted(at, moments, side="right")
     over = np.searchsorted(end[order], moments, side="right")

@@ -8,11 +8,10 @@ import numpy as np
 import polars as pl
 
 from servescope.analysis import tails
-from servescope.analysis.clock import Audit
 from servescope.analysis.concentration import Concentration
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
-from servescope.analysis.intervals import bounded, of_sums
+from servescope.analysis.intervals import believed, of_sums
 from servescope.analysis.reuse import Reuse
 from servescope.analysis.sample import Ints, Sample, in_sections, sums_in
 from servescope.analysis.server_shape import ServerShape
@@ -81,7 +80,8 @@ TABLES = {
             "p90": "s or calls",
             "p99": "s or calls",
         },
-        "order statistics over the calls that hit; of the first block of each prompt",
+        "order statistics over the calls that hit, of the first block of each prompt; null below"
+        " twice the tick, and where a sample is too small to bound one",
     ),
     "hits_over_time": TableOf(
         "hit rate in equal parts of the calls",
@@ -91,9 +91,7 @@ TABLES = {
 }
 
 
-def found(
-    demand: Demand, audit: Audit, findings: Findings, server: ServerShape | None = None
-) -> None:
+def found(demand: Demand, findings: Findings, server: ServerShape | None = None) -> None:
     """Describe prefix reuse."""
     trace, about = demand.trace, demand.about
     if "prefix_blocks" not in trace.columns:
@@ -209,21 +207,17 @@ def _curve(
             "hit_rate",
         ),
     )
-    most = reuse.hit_rate or 0.0
-    if most:
-        for name, share in (("half_the_hits_blocks", 0.5), ("most_hits_blocks", 0.95)):
-            enough = curve.filter(pl.col("hit_rate") >= share * most)
-            if enough.height:
-                findings.say(name, int(enough["cache_blocks"][0]))
+    findings.say("half_the_hits_blocks", reuse.size_for(0.5))
+    findings.say("most_hits_blocks", reuse.size_for(0.95))
     if gb is None:
         why = "name a --model" if tokens else "blocks are components of different lengths"
         findings.leave_out("bytes of keys and values", why)
         return
     findings.say("kv_distinct_gb", reuse.distinct * gb)
     if server and server.kv_capacity_tokens and tokens:
-        fit = server.kv_capacity_tokens / tokens
-        sizes, rates = curve["cache_blocks"].to_numpy(), curve["hit_rate"].to_numpy()
-        findings.say("hit_rate_in_memory", float(np.interp(fit, sizes, rates)), of=server.name)
+        fit = np.array([int(server.kv_capacity_tokens / tokens)])
+        rate = int(reuse.hits(fit)[0]) / sum(reuse.blocks)
+        findings.say("hit_rate_in_memory", rate, of=server.name)
 
 
 def _popularity(reuse: Reuse, about: Provenance, findings: Findings) -> None:
@@ -259,11 +253,7 @@ def _times(reuse: Reuse, when: pl.Series, demand: Demand, findings: Findings) ->
     rows = []
     for name, values in measures:
         sample = Sample.of(values)
-        rows.append(
-            {
-                "of": name,
-                "n": len(sample),
-                **{f"p{q * 100:g}": bounded(sample, q) for q in QUANTILES},
-            }
-        )
+        finest = demand.finest_s if name == "seconds" else 0.0
+        shown = {f"p{q * 100:g}": believed(sample, q, finest) for q in QUANTILES}
+        rows.append({"of": name, "n": len(sample), **shown})
     findings.table("reuse_quantiles", pl.DataFrame(rows, infer_schema_length=None))

@@ -5,18 +5,21 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from servescope.analysis import clock, memory, seasons
-from servescope.analysis.aspects.arrivals import SEED
-from servescope.analysis.clock import Audit
+from servescope.analysis import memory, seasons
+from servescope.analysis.copulas import correlation
 from servescope.analysis.counts import Counts, round_width, width_for
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
-from servescope.analysis.intervals import Interval, of_sums
+from servescope.analysis.intervals import of_sums
 from servescope.analysis.sample import Floats
 
+_SEED = 7
 _SERIES = 2**14
 _LAGS = 50
+_FEWEST = 60  # windows whose neighbours are compared
 _SEGMENTS = 400  # windows in which changes of the rate are looked for
+
+_JACKKNIFE = "delete-one jackknife over 20 sections of time, Fisher's z"
 
 STATISTICS = {
     "hurst": Statistic(
@@ -34,11 +37,14 @@ STATISTICS = {
     "count_r1": Statistic(
         "correlation of the counts of neighbouring windows, without trend",
         "1",
-        "autocorrelation at lag 1",
-        "Bartlett's interval",
+        "linear correlation with the next",
+        _JACKKNIFE,
     ),
     "gap_r1": Statistic(
-        "correlation of neighbouring gaps", "1", "autocorrelation at lag 1", "Bartlett's interval"
+        "correlation of neighbouring de-ticked gaps",
+        "1",
+        "linear correlation with the next",
+        _JACKKNIFE,
     ),
     "peak_to_trough": Statistic(
         "busiest hour of the day over the quietest",
@@ -46,8 +52,12 @@ STATISTICS = {
         "greatest mean rate of an hour of the day over the least, over whole days",
         "t interval of the delete-one jackknife over days, on the log scale",
     ),
-    "busiest_hour": Statistic("hour of the day with most calls", "h", "greatest mean rate"),
-    "quietest_hour": Statistic("hour of the day with fewest calls", "h", "least mean rate"),
+    "busiest_hour": Statistic(
+        "hour of the day, or from the source's zero, with most calls", "h", "greatest mean rate"
+    ),
+    "quietest_hour": Statistic(
+        "hour of the day, or from the source's zero, with fewest calls", "h", "least mean rate"
+    ),
     "season_strength": Statistic(
         "how much of the hourly rate, once its trend is gone, the season explains",
         "share",
@@ -66,13 +76,13 @@ TABLES = {
         "correlation of counts so many windows apart, without trend",
         {"lag_s": "s", "lag": "windows", "r": "1", "low": "1", "high": "1"},
         "autocorrelation",
-        "Bartlett's 95 % interval",
+        "Bartlett's 95 % interval, of a series of no memory beyond the lags before",
     ),
     "gap_autocorrelation": TableOf(
         "correlation of de-ticked gaps so many apart",
         {"lag": "gaps", "r": "1", "low": "1", "high": "1"},
         "autocorrelation",
-        "Bartlett's 95 % interval",
+        "Bartlett's 95 % interval, of a series of no memory beyond the lags before",
     ),
     "cycles": TableOf(
         "cycles that stand out of their surroundings",
@@ -116,29 +126,30 @@ TABLES = {
 }
 
 
-def found(demand: Demand, audit: Audit, findings: Findings) -> None:
+def found(demand: Demand, findings: Findings) -> None:
     """Describe memory, cycles and changes."""
     at = demand.arrivals
-    if len(at) < 100 or audit.span_s <= 0:
+    if len(at) < 100 or demand.span_s <= 0:
         findings.leave_out("memory and cycles", f"{len(at)} calls on one clock are too few")
         return
-    _memory(at, audit, findings)
-    _day(demand, audit, findings)
-    _changes(at, audit, findings)
+    _memory(demand, findings)
+    _day(demand, findings)
+    _changes(demand, findings)
 
 
-def _memory(at: Floats, audit: Audit, findings: Findings) -> None:
-    width = width_for(audit.span_s, audit.finest_s, _SERIES)
-    series = Counts.of(at, width).dense()
+def _memory(demand: Demand, findings: Findings) -> None:
+    width = width_for(demand.span_s, demand.finest_s, _SERIES)
+    series = Counts.of(demand.arrivals, width).dense()
     flat = memory.detrended(series, width)
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(_SEED)
     lags = memory.autocorrelation(flat, min(_LAGS, max(1, len(flat) // 10)))
     findings.table(
         "count_autocorrelation",
         lags.select(pl.col("lag").alias("lag_s") * width, "lag", "r", "low", "high"),
     )
-    if lags.height:
-        findings.say("count_r1", _first(lags), of=f"{width:g} s", n=len(series))
+    if len(flat) >= _FEWEST:
+        r = correlation(flat[:-1], flat[1:])
+        findings.say("count_r1", r, of=f"{width:g} s", n=len(series))
     found = memory.hurst(series, rng, width)
     for each in found:
         findings.say("hurst", each.h, of=each.estimator, n=len(series))
@@ -148,22 +159,17 @@ def _memory(at: Floats, audit: Audit, findings: Findings) -> None:
     else:
         findings.leave_out("Hurst exponent", f"{len(series)} windows of {width:g} s are too few")
     findings.table("cycles", seasons.periodogram(flat, width))
-    if audit.too_coarse_for_gaps:
+    if demand.audit.too_coarse_for_gaps:
         findings.leave_out("autocorrelation of gaps", "the mean gap is below twice the tick")
         return
-    gaps = np.diff(clock.draws_of(at, audit.tick, SEED)[0])
+    gaps = np.diff(demand.deticked[0])
     lags = memory.autocorrelation(gaps, min(20, max(1, len(gaps) // 10)))
     findings.table("gap_autocorrelation", lags)
-    if lags.height:
-        findings.say("gap_r1", _first(lags), n=len(gaps))
+    findings.say("gap_r1", correlation(gaps[:-1], gaps[1:]), n=len(gaps))
 
 
-def _first(lags: pl.DataFrame) -> Interval:
-    return Interval(*(float(lags[name][0]) for name in ("r", "low", "high")))
-
-
-def _day(demand: Demand, audit: Audit, findings: Findings) -> None:
-    if audit.span_s < 2 * seasons.DAY_S:
+def _day(demand: Demand, findings: Findings) -> None:
+    if demand.span_s < 2 * seasons.DAY_S:
         findings.leave_out("time of day and seasons", "the trace is shorter than two days")
         return
     at = demand.arrivals
@@ -176,12 +182,9 @@ def _day(demand: Demand, audit: Audit, findings: Findings) -> None:
         return
     by_hour = hourly[: days * 24].reshape(days, 24)
     _hours(by_hour, findings)
-    missing = seasons.without("statsmodels")
-    if missing:
-        findings.leave_out("seasonal decomposition", missing)
-    elif days < 2:
+    if days < 2:
         findings.leave_out("seasonal decomposition", "the trace holds no two whole days")
-    else:
+    elif not findings.lacks("statsmodels", "seasonal decomposition"):
         most = 24 * 7 * 60  # hours: sixty weeks
         table, strengths = seasons.decomposed(hourly[:most])
         findings.table("components", table)
@@ -217,13 +220,11 @@ def _hours(by_hour: Floats, findings: Findings) -> None:
         findings.say("peak_to_trough", interval if days >= 3 else whole, n=days)
 
 
-def _changes(at: Floats, audit: Audit, findings: Findings) -> None:
-    missing = seasons.without("ruptures")
-    if missing:
-        findings.leave_out("changes of the rate", missing)
+def _changes(demand: Demand, findings: Findings) -> None:
+    if findings.lacks("ruptures", "changes of the rate"):
         return
-    width = round_width(audit.span_s, _SEGMENTS, audit.finest_s)
-    counts = Counts.of(at, width)
+    width = round_width(demand.span_s, _SEGMENTS, demand.finest_s)
+    counts = Counts.of(demand.arrivals, width)
     found = seasons.change_points(counts.dense())
     findings.say("changes", int(found["stable"].sum()), of=f"{width:g} s", n=counts.windows)
     findings.table(

@@ -6,11 +6,10 @@ import numpy as np
 import polars as pl
 
 from servescope.analysis import copulas, mixtures, tails, turns
-from servescope.analysis.clock import Audit
 from servescope.analysis.concentration import Concentration
 from servescope.analysis.demand import Demand
-from servescope.analysis.findings import Findings, Statistic, TableOf
-from servescope.analysis.intervals import bounded, of_mean
+from servescope.analysis.findings import Findings, Statistic, TableOf, written
+from servescope.analysis.intervals import believed, of_mean
 from servescope.analysis.sample import Floats, Sample, in_sections
 
 SECTIONS = 10
@@ -67,7 +66,8 @@ TABLES = {
         "maximum likelihood from 1 on",
     ),
     "session_quantiles": TableOf(
-        "quantiles of what programs show; null where a sample is too small to bound one",
+        "quantiles of what programs show; null where a sample is too small to bound one, and"
+        " of times below twice the tick",
         {
             "of": "name",
             "n": "values",
@@ -114,7 +114,7 @@ TABLES = {
 }
 
 
-def found(demand: Demand, audit: Audit, findings: Findings) -> None:
+def found(demand: Demand, findings: Findings) -> None:
     """Describe programs."""
     if "program_id" not in demand.columns:
         findings.leave_out("sessions and programs", "no call names one")
@@ -143,12 +143,12 @@ def found(demand: Demand, audit: Audit, findings: Findings) -> None:
     _turns(programs, demand, calls.height, findings)
     _concentration(programs, findings)
     if demand.timed:
-        _live(programs, audit, findings)
+        _live(programs, demand, findings)
     if not (programs["turns"] > 1).any():
         findings.leave_out("pauses, growth and shape", "every program has one call")
         return
     calls = calls.sort(order, maintain_order=True)
-    _steps(calls, programs, timed, findings)
+    _steps(calls, programs, demand.finest_s, findings)
     _shape(demand, programs, findings)
 
 
@@ -181,9 +181,7 @@ def _turns(programs: pl.DataFrame, demand: Demand, inside: int, findings: Findin
             pl.DataFrame(
                 {
                     "family": [f.family for f in made],
-                    "parameters": [
-                        ", ".join(f"{k} {v:.4g}" for k, v in f.parameters.items()) for f in made
-                    ],
+                    "parameters": [written(f.parameters) for f in made],
                     "distance": [f.distance for f in made],
                     "aic_above_best": [f.aic - made[0].aic for f in made],
                 }
@@ -201,24 +199,27 @@ def _concentration(programs: pl.DataFrame, findings: Findings) -> None:
     findings.table("concentration", pl.DataFrame({"programs_share": items, "tokens_share": shares}))
 
 
-def _live(programs: pl.DataFrame, audit: Audit, findings: Findings) -> None:
+def _live(programs: pl.DataFrame, demand: Demand, findings: Findings) -> None:
     known = programs.drop_nulls(["begin_s", "end_s"])
     begin = known["begin_s"].sort().to_numpy()
     end = known["end_s"].sort().to_numpy()
-    if not len(begin) or audit.span_s <= 0:
+    if not len(begin) or demand.span_s <= 0:
         return
-    moments = np.linspace(begin[0], begin[0] + audit.span_s, _LIVE)
-    live = np.searchsorted(begin, moments, side="right") - np.searchsorted(
-        end, moments, side="left"
-    )
+    first = demand.arrivals[0]
+    moments = np.linspace(first, first + demand.span_s, demand.stretches(_LIVE) + 1)
+    begun = np.searchsorted(begin, moments, side="right")
+    live = begun - np.searchsorted(end, moments, side="left")
     findings.table("live_programs", pl.DataFrame({"t_s": moments, "programs": live}))
-    findings.say("live_mean", float((end - begin).sum()) / audit.span_s, n=len(begin))
+    findings.say("live_mean", float((end - begin).sum()) / demand.span_s, n=len(begin))
     at_starts = np.arange(1, len(begin) + 1) - np.searchsorted(end, begin, side="left")
     findings.say("live_max", int(at_starts.max()), n=len(begin))
 
 
-def _steps(calls: pl.DataFrame, programs: pl.DataFrame, timed: bool, findings: Findings) -> None:
+def _steps(
+    calls: pl.DataFrame, programs: pl.DataFrame, finest_s: float, findings: Findings
+) -> None:
     """Describe what lies between one call of a program and the next."""
+    timed = "arrival_s" in calls.columns
     same = pl.col("program_id") == pl.col("program_id").shift(1)
     columns = [
         c for c in ("arrival_s", "input_tokens", "delay_s", "delay_kind") if c in calls.columns
@@ -233,22 +234,17 @@ def _steps(calls: pl.DataFrame, programs: pl.DataFrame, timed: bool, findings: F
         follows=same.fill_null(False),
     )
     follows = steps.filter("follows")
-    rows: list[dict[str, object]] = []
-    parts: list[dict[str, object]] = []
-    ends: list[dict[str, object]] = []
+    times: dict[str, pl.Series] = {}
     if timed:
-        _describe(follows["gap"], "gap_s", rows, parts, ends)
-        spans = programs.filter(pl.col("turns") > 1)
-        _describe((spans["end_s"] - spans["begin_s"]), "duration_s", rows)
+        times["gap_s"] = follows["gap"]
     if "delay_s" in columns:
-        kinds = (
-            follows["delay_kind"].drop_nulls().unique().to_list() if "delay_kind" in columns else []
-        )
-        _describe(follows["delay_s"], "pause_s", rows, parts, ends)
-        if len(kinds) > 1:
-            for kind in sorted(kinds):
-                of_kind = follows.filter(pl.col("delay_kind") == kind)["delay_s"]
-                _describe(of_kind, f"pause_s, {kind}", rows, parts, ends)
+        times["pause_s"] = follows["delay_s"]
+        kinds: list[str] = []
+        if "delay_kind" in columns:
+            kinds = follows["delay_kind"].drop_nulls().cast(pl.String).unique().sort().to_list()
+        for kind in kinds if len(kinds) > 1 else ():
+            of_kind = follows.filter(pl.col("delay_kind").cast(pl.String) == kind)["delay_s"]
+            times[f"pause_s, {kind}"] = of_kind
         pairs = (
             steps.select(
                 a=pl.when(pl.col("follows").shift(1) & pl.col("follows")).then(
@@ -262,19 +258,24 @@ def _steps(calls: pl.DataFrame, programs: pl.DataFrame, timed: bool, findings: F
         )
         if pairs.height >= 50:
             u, v = (copulas.mid_ranks(pairs[c].to_numpy()) for c in ("a", "b"))
-            findings.say("successive_pauses", copulas.spearman(u, v), n=pairs.height)
+            findings.say("successive_pauses", copulas.correlation(u, v), n=pairs.height)
     else:
         findings.leave_out("pauses", "the source does not say when a call ended")
+    rows = [row for name, values in times.items() for row in _quantiles(name, values, finest_s)]
+    if timed:
+        spans = programs.filter(pl.col("turns") > 1)
+        rows += _quantiles("duration_s", spans["end_s"] - spans["begin_s"], finest_s)
     if "step" in follows.columns:
-        _describe(follows["step"], "growth_tokens", rows)
+        rows += _quantiles("growth_tokens", follows["step"])
         known = follows["step"].drop_nulls()
         if len(known):
             findings.say("shrink_share", int((known < 0).sum()) / len(known), n=len(known))
     findings.table("session_quantiles", pl.DataFrame(rows, infer_schema_length=None))
-    if parts:
-        findings.table("pause_parts", pl.DataFrame(parts))
-    if ends:
-        findings.table("pause_tails", pl.DataFrame(ends))
+    _shapes(times, findings)
+    _growth(calls, findings)
+
+
+def _growth(calls: pl.DataFrame, findings: Findings) -> None:
     place = pl.int_range(pl.len()).over("program_id")
     lengths = [c for c in ("input_tokens", "output_tokens") if c in calls.columns]
     if len(lengths) == 2:
@@ -293,30 +294,24 @@ def _steps(calls: pl.DataFrame, programs: pl.DataFrame, timed: bool, findings: F
         )
 
 
-def _describe(
-    values: pl.Series,
-    name: str,
-    rows: list[dict[str, object]],
-    parts: list[dict[str, object]] | None = None,
-    ends: list[dict[str, object]] | None = None,
-) -> None:
-    """Add quantiles to `rows`; of times also the parts of a mixture, and the tail to `ends`."""
-    known = values.drop_nulls().cast(pl.Float64).to_numpy()
-    if not len(known):
-        return
-    sample = Sample.of(known)
-    rows.append(
-        {
-            "of": name,
-            "n": len(known),
-            "mean": sample.mean(),
-            **{f"p{q * 100:g}": bounded(sample, q) for q in QUANTILES},
-            "max": sample.max(),
-        }
-    )
-    if parts is not None and ends is not None:
-        distinct, counts = np.unique(known[known > 0], return_counts=True)
-        weights = counts.astype(np.float64)
+def _quantiles(name: str, values: pl.Series, finest: float = -np.inf) -> list[dict[str, object]]:
+    """Return the row of a distribution, none if it is empty; null below what a clock can tell."""
+    sample = Sample.of(values.drop_nulls().cast(pl.Float64).to_numpy())
+    if not len(sample):
+        return []
+    shown = {f"p{q * 100:g}": believed(sample, q, finest) for q in QUANTILES}
+    return [{"of": name, "n": len(sample), "mean": sample.mean(), **shown, "max": sample.max()}]
+
+
+def _shapes(times: dict[str, pl.Series], findings: Findings) -> None:
+    """Describe the humps and the tails of times above 0."""
+    parts: list[dict[str, object]] = []
+    ends: list[dict[str, object]] = []
+    for name, values in times.items():
+        counts = values.drop_nulls().cast(pl.Float64).rename("s").value_counts().sort("s")
+        counts = counts.filter(pl.col("s") > 0)
+        distinct = counts["s"].to_numpy()
+        weights = counts["count"].to_numpy().astype(np.float64)
         tail = tails.power_law(distinct, weights) if len(distinct) else None
         if tail:
             ends.append(
@@ -328,20 +323,16 @@ def _describe(
                     "lognormal_z": tail.lognormal_z,
                 }
             )
-        made = mixtures.fit(distinct, weights)
-        if made:
+        for best in mixtures.fit(distinct, weights)[:1]:
             parts += [
-                {
-                    "of": name,
-                    "share": share,
-                    "median_s": median,
-                    "sigma": sigma,
-                    "distance": made[0].distance,
-                }
-                for share, median, sigma in zip(
-                    made[0].shares, made[0].medians, made[0].sigmas, strict=True
-                )
-            ]
+                {"of": name, "share": share, "median_s": median, "sigma": sigma,
+                 "distance": best.distance}
+                for share, median, sigma in zip(best.shares, best.medians, best.sigmas, strict=True)
+            ]  # fmt: skip
+    if parts:
+        findings.table("pause_parts", pl.DataFrame(parts))
+    if ends:
+        findings.table("pause_tails", pl.DataFrame(ends))
 
 
 def _shape(demand: Demand, programs: pl.DataFrame, findings: Findings) -> None:

@@ -120,6 +120,10 @@ def test_nothing_is_said_below_twice_the_tick() -> None:
     assert found.tables["token_dispersion"]["scale_s"].min() == 6
     assert found.tables["poisson_test"]["scale_s"].min() == 6
     assert found.tables["count_autocorrelation"]["lag_s"].min() >= 6  # type: ignore[operator]
+    for name, table in found.tables.items():
+        if "t_s" in table.columns and name not in ("rate_changes", "gap_fits", "gap_windows"):
+            apart = np.diff(np.unique(table["t_s"]))
+            assert apart.min(initial=6.0) >= 5.9, name
     gaps = found.tables.get("gap_distribution")
     assert gaps is None or not (gaps["gap_s"] < 6).any()
     assert "gap_fits" not in found.tables

@@ -7,7 +7,6 @@ import pytest
 
 from servescope.analysis import clock
 from servescope.analysis.arrivals import process
-from servescope.analysis.aspects.clock import audit_of
 from servescope.analysis.demand import Demand
 from servescope.traces import load
 
@@ -104,7 +103,7 @@ REAL = {
 @pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data, which is not here")
 @pytest.mark.parametrize("name", REAL)
 def test_the_clock_of_every_real_trace_is_found(name: str) -> None:
-    audit = audit_of(Demand.of(load(str(DATA / name))))
+    audit = Demand.of(load(str(DATA / name))).audit
     step, unit = REAL[name]
     assert (audit.tick.step_s if audit.tick else None) == (step and pytest.approx(step, rel=1e-3))
     assert audit.stamp_unit == unit

@@ -18,10 +18,13 @@ def pairs(r: float, calls: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("r", [-0.6, 0.0, 0.6])
 def test_the_rank_correlation_of_a_gaussian_copula_is_the_arcsine(r: float) -> None:
     x, y = pairs(r)
-    found = copulas.spearman(copulas.mid_ranks(x), copulas.mid_ranks(y))
+    found = copulas.correlation(copulas.mid_ranks(x), copulas.mid_ranks(y))
     assert found is not None
     assert found.estimate == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-9)
     assert found.low < 6 / math.pi * math.asin(r / 2) < found.high
+    linear = copulas.correlation(x.astype(float), y.astype(float))
+    assert linear is not None
+    assert linear.estimate == pytest.approx(np.corrcoef(x, y)[0, 1])
 
 
 def test_the_copula_that_drew_the_pairs_comes_first() -> None:
@@ -55,4 +58,4 @@ def test_conditional_quantiles_are_those_of_each_group() -> None:
 
 
 def test_what_does_not_vary_has_no_correlation() -> None:
-    assert copulas.spearman(np.full(10, 0.5), np.arange(10.0)) is None
+    assert copulas.correlation(np.full(10, 0.5), np.arange(10.0)) is None

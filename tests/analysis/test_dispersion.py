@@ -6,18 +6,11 @@ import pytest
 
 from servescope.analysis import dispersion
 from servescope.analysis.arrivals import process
-from servescope.analysis.counts import Counts, round_width
+from servescope.analysis.counts import Counts
 
 
 def drawn(name: str, count: int = 100_000, **parameters: object) -> np.ndarray:
     return process(name, **parameters).sample(np.random.default_rng(5), count=count)
-
-
-def test_counts_are_those_of_a_histogram_at_every_octave() -> None:
-    at = drawn("gamma", 3000, rate_rps=5, burstiness=0.2)
-    for counts in Counts.of(at, 0.25).octaves():
-        edges = at[0] + counts.width_s * np.arange(counts.windows + 1)
-        assert counts.dense() == pytest.approx(np.histogram(at, edges)[0])
 
 
 def test_a_poisson_process_has_dispersion_1_at_every_scale() -> None:
@@ -53,34 +46,9 @@ def test_the_dispersion_and_allan_factor_are_those_of_the_dense_counts() -> None
         assert row["peak_to_mean"] == pytest.approx(counts.max() / counts.mean())
 
 
-def test_silences_hold_the_time_they_hold() -> None:
-    burst = np.arange(100) * 0.01
-    at = np.concatenate([burst, 50 + burst, 100 + burst])
-    row = dispersion.silences(at, 0.0).filter(pl.col("longer_than_s") == 20).row(0, named=True)
-    assert (row["silences"], row["total_s"]) == (2, pytest.approx(2 * 49.01))
-    assert row["share"] == pytest.approx(2 * 49.01 / 100.99)
-    assert row["poisson"] < 1e-10
-
-
-def test_time_rescaling_takes_a_change_of_the_rate_out() -> None:
-    at = np.sort(10_000 * np.random.default_rng(9).random(50_000) ** (1 / 4))
-    raw = dispersion.cv_of(np.diff(at))
-    within = dispersion.cv_of(np.diff(dispersion.rate_free(at, 100.0)))
-    assert raw is not None
-    assert within is not None
-    assert raw.estimate > 1.5
-    assert within.estimate == pytest.approx(1.0, abs=0.05)
-
-
 def test_a_metronome_has_cv_0_and_zeros_have_none() -> None:
     found = dispersion.cv_of(np.full(100, 0.5))
     assert found is not None
     assert found.estimate == 0
     assert dispersion.cv_of(np.zeros(10)) is None
     assert dispersion.cv_of(np.array([1.0])) is None
-
-
-def test_widths_are_round_and_no_finer_than_the_clock_allows() -> None:
-    assert round_width(3600, 300) == 20
-    assert round_width(3600, 300, finest_s=60) == 60
-    assert round_width(86_400 * 400, 300) == 2 * 86_400

@@ -6,7 +6,6 @@ from scipy import stats
 
 from servescope.analysis.families import FAMILIES
 from servescope.analysis.goodness import bootstrap_p, distance, fits
-from servescope.analysis.rescaling import rescaled
 
 
 def test_the_distance_is_that_of_the_textbook() -> None:
@@ -47,21 +46,3 @@ def test_the_family_that_drew_the_values_comes_first() -> None:
     assert made[0].p_value is not None
     assert made[0].p_value > 0.01
     assert all(fit.p_value is None for fit in made[1:])
-
-
-def test_time_rescaling_finds_poisson_under_a_changing_rate_and_rejects_bursts() -> None:
-    rng = np.random.default_rng(5)
-    at = np.sort(np.concatenate([rng.random(400) * 100, 100 + rng.random(1600) * 100]))
-    poisson = rescaled(at, 100.0, "exponential", rng)
-    assert poisson.p_value > 0.01
-    assert poisson.serial_p > 0.01
-    bursty = rescaled(np.cumsum(rng.gamma(0.2, 1, 2000)), 40.0, "exponential", rng)
-    assert bursty.p_value < 0.01
-
-
-def test_gaps_that_follow_each_other_are_no_renewal_process() -> None:
-    rng = np.random.default_rng(6)
-    scale = np.exp(np.repeat(rng.normal(0, 1, 100), 20))  # twenty gaps in a row are alike
-    found = rescaled(np.cumsum(rng.exponential(scale)), 1e4, "lognormal", rng)
-    assert found.serial > 0.1
-    assert found.serial_p < 0.02

@@ -51,6 +51,18 @@ def test_every_cache_size_hits_what_a_simulated_one_hits(choices: list[list[int]
     assert (reuse.hit_rate or 0) * total == pytest.approx(simulated(prompts, 10_000))
 
 
+def test_the_smallest_cache_for_a_share_of_the_hits_is_exact() -> None:
+    rng = np.random.default_rng(2)
+    prompts, distinct = prompts_of([rng.integers(0, 3, 6).tolist() for _ in range(300)])
+    reuse = Reuse(distinct).add_all(np.array(p) for p in prompts)
+    for share in (0.5, 0.95):
+        size = reuse.size_for(share)
+        assert size is not None
+        wanted = share * sum(reuse.hit_blocks)
+        assert simulated(prompts, size - 1) < wanted <= simulated(prompts, size)
+    assert Reuse(1).add_all([np.array([0])]).size_for(0.5) is None
+
+
 def test_a_tree_has_the_shape_it_has() -> None:
     prompts, distinct = prompts_of([[0, 0], [0, 1], [0, 2], [1]])
     reuse = Reuse(distinct).add_all(np.array(p) for p in prompts)

@@ -38,20 +38,3 @@ def test_a_change_of_the_rate_is_found_where_it_is() -> None:
     assert stable["after"][0] == pytest.approx(40, abs=2)
     steady = seasons.change_points(rng.poisson(20, 400).astype(float))
     assert int(steady["stable"].sum()) == 0
-
-
-def test_over_dispersion_is_that_of_the_counts() -> None:
-    rng = np.random.default_rng(3)
-    found = seasons.over_dispersion(rng.negative_binomial(5, 0.2, 2000).astype(float), None)
-    assert found is not None
-    assert found["low"] < 0.2 < found["high"]
-    assert found["p_value"] < 1e-10
-    poisson = seasons.over_dispersion(rng.poisson(20, 2000).astype(float), None)
-    assert poisson is None or poisson["p_value"] > 0.01
-
-
-def test_a_package_that_is_missing_is_named_with_its_mend() -> None:
-    assert seasons.without("statsmodels") is None
-    assert seasons.without("nosuchpackage") == (
-        "needs nosuchpackage: pip install 'servescope[stats]'"
-    )
