@@ -104,13 +104,14 @@ def analyze(
     from servescope.analysis.demand import Demand
     from servescope.analysis.literature import layout_of
     from servescope.reports import characterization as pages
+    from servescope.reports import exports
     from servescope.traces.errors import InputError
 
     layouts = {name: layout_of(name) for name in layout or ()}
     if layouts and len(traces) > 1:
         raise InputError("A paper's layout is of one trace.", "Name one trace, or leave out --as.")
     if out:
-        pages.beside_of(out, overwrite=overwrite)  # rather now than after long work
+        exports.beside(out, overwrite=overwrite)  # rather now than after long work
     server = _shape(model, gpu, tp) if model else None
     read = {}  # all of them before any is analysed: a name that is wrong is said at once
     for source in traces:
@@ -167,13 +168,14 @@ def _write(
 ) -> None:
     from servescope.reports import characterization as pages
     from servescope.reports import exports
+    from servescope.reports.trace_sections import sections_of
 
     with console.working("drawing the page"):
         if out:
             sections = pages.write(found, out, filled, overwrite=overwrite)
             console.say(f"Page: {out}")
         else:
-            sections = pages.sections_of(found, filled)
+            sections = sections_of(found, filled)
     if csv:
         made = pages.write_csv(found, csv, overwrite=overwrite)
         console.say(f"{len(made)} tables: {csv}")
@@ -188,7 +190,7 @@ def _tell(found: list[Characterization], filled: Filled) -> None:
     from rich.markup import escape
 
     from servescope.analysis.summary import sentences
-    from servescope.reports import characterization as pages
+    from servescope.reports.trace_sections import sections_of
 
     for each in found:
         if len(found) > 1:
@@ -199,7 +201,7 @@ def _tell(found: list[Characterization], filled: Filled) -> None:
         for text in each.about.doubts:
             console.doubt(text)
     if filled or len(found) > 1:
-        made = pages.sections_of(found, filled)
+        made = sections_of(found, filled)
         console.sections(s for s in made if s.name.startswith("as-") or s.name == "differences")
     if len(found) == 1 and found[0].samples:
         console.table(*_quantiles(found[0]))

@@ -125,6 +125,21 @@ def _drawn(block: Figure, kind: ImageFormat) -> bytes:
         ) from None
 
 
+def beside(out: Path, *, overwrite: bool = False) -> Path:
+    """Return where the JSON of a page goes, if both may be written.
+
+    Raises InputError for a name that does not end in .html, and OutputExists, unless `overwrite`.
+    """
+    if out.suffix not in (".html", ".htm"):
+        raise InputError(f"{out} is no name for a page.", "End it in .html; JSON goes beside it.")
+    for path in (out, out.with_suffix(".json")):
+        if path.exists() and not overwrite:
+            raise OutputExists(
+                f"{path} exists already.", "Choose another --out or add --overwrite."
+            )
+    return out.with_suffix(".json")
+
+
 def free(path: Path, overwrite: bool) -> Path:
     """Make the folder of a path that may be written; raises OutputExists, unless `overwrite`."""
     if path.exists() and not overwrite:

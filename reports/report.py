@@ -9,11 +9,11 @@ from pathlib import Path
 from servescope.analysis.comparison import compare
 from servescope.analysis.profiles import Profile
 from servescope.analysis.slo import SLO
-from servescope.reports import render
+from servescope.reports import exports, render
 from servescope.reports.blocks import Section
 from servescope.reports.sections import SECTIONS
 from servescope.reports.story import Story
-from servescope.traces.errors import InputError, OutputExists
+from servescope.traces.errors import InputError
 from servescope.traces.plugins import installed
 from servescope.traces.run import Run
 
@@ -51,16 +51,9 @@ def sections_of(story: Story) -> list[Section]:
 
 def write(story: Story, out: Path, *, overwrite: bool = False) -> list[Section]:
     """Write the page to `out` and its numbers beside it as JSON; returns the sections of both."""
-    if out.suffix not in (".html", ".htm"):
-        raise InputError(f"{out} is no name for a page.", "End it in .html; JSON goes beside it.")
-    beside = out.with_suffix(".json")
-    for path in (out, beside):
-        if path.exists() and not overwrite:
-            raise OutputExists(
-                f"{path} exists already.", "Choose another --out or add --overwrite."
-            )
+    json = exports.beside(out, overwrite=overwrite)
     sections = sections_of(story)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render.html(story.title, sections), encoding="utf-8")
-    beside.write_bytes(render.json(story.title, sections))
+    json.write_bytes(render.json(story.title, sections))
     return sections

@@ -16,6 +16,7 @@ from servescope.analysis.characterization import Characterization
 from servescope.analysis.server_shape import ServerShape
 from servescope.analysis.summary import sentences
 from servescope.reports import characterization as pages
+from servescope.reports.trace_sections import sections_of
 from servescope.traces import Trace, load
 from servescope.traces.provenance import Provenance
 
@@ -78,7 +79,7 @@ def test_odd_traces_say_what_can_be_said_and_nothing_warns(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = characterize(ODD[name], server=ServerShape("s", 1e5, 1e5, 1e4, 0.02))
-        page = pages.sections_of([found])
+        page = sections_of([found])
         told = json.loads(pages.json([found]))
     assert page[0].name == "summary"
     assert told["traces"][0]["calls"] == found.calls
