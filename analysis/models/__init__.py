@@ -1,0 +1,1 @@
+"""Synthetic workloads: models learnt from a trace, drawn from, and written as small JSON files."""
