@@ -1,0 +1,270 @@
+"""What calls are like one after the other: their kind and lengths, and how these go together.
+
+Lengths are quantiles of two normal numbers a call. These drift from window to window, and wander
+within it as sums of autoregressions of several memories, so that long prompts follow long ones as
+often as in the trace; kinds of calls come in runs.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, signal, special
+
+from servescope.analysis.models.lengths import Lengths, normal
+from servescope.analysis.models.quantiles import MIN_COUNT, all_rounded, rounded
+from servescope.analysis.sample import Floats, Ints
+
+MEMORIES = (1.5, 6.0, 24.0, 96.0, 384.0)  # calls after which a component has faded to 1/e
+_LAGS = np.unique(np.geomspace(1, 512, 24).astype(np.int64))
+_LEAST = 0.004  # of a variance, below which a component is chance
+_MOST = 0.98  # of the variance that may be drift and memory
+_SEED = 11  # of the ranks of ties
+
+
+class Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A kind of call: what it asks and how it ends, its share, and how its lengths are.
+
+    With the probability `again`, the next call is of this kind because this one is.
+    """
+
+    model: str | None = None
+    call_class: str | None = None
+    status: str | None = None
+    share: float
+    again: float = 0.0
+    lengths: Lengths
+
+
+class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A component of normal scores with a memory of `calls`: its variances and correlation."""
+
+    calls: float
+    inputs: float
+    outputs: float
+    correlation: float = 0.0
+
+
+class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Kinds and lengths of calls in the order in which they arrive.
+
+    `input_drift` and `output_drift` are the means of the normal scores in window after window, and
+    begin again where they end.
+    """
+
+    kinds: tuple[Kind, ...]
+    memories: tuple[Memory, ...] = ()
+    input_drift: tuple[float, ...] = ()
+    output_drift: tuple[float, ...] = ()
+
+    @classmethod
+    def fit(
+        cls,
+        kind: Ints,
+        names: list[tuple[str | None, str | None, str | None]],
+        inputs: Floats,
+        outputs: Floats,
+        window: Ints,
+        min_count: int = MIN_COUNT,
+    ) -> Marks:
+        """Fit calls in order of arrival: their kind (an index of `names`), lengths and window.
+
+        A kind of fewer than twice `min_count` calls becomes part of the largest one.
+        """
+        sizes = np.bincount(kind, minlength=len(names))
+        large = np.flatnonzero(sizes >= 2 * min_count)
+        if not len(large):
+            large = np.array([int(sizes.argmax())])
+        place = np.full(len(names), int(np.argmax(large == sizes.argmax())))
+        place[large] = np.arange(len(large))
+        kind = place[kind]
+        rng = np.random.default_rng(_SEED)
+        said, answered = np.empty(len(kind)), np.empty(len(kind))
+        kinds = []
+        for number, old in enumerate(large.tolist()):
+            here = kind == number
+            lengths = Lengths.fit(inputs[here], outputs[here], min_count)
+            said[here], answered[here] = lengths.ranks(inputs[here], outputs[here], rng)
+            share = float(here.mean())
+            followed = here[:-1]
+            stays = float(here[1:][followed].mean()) if followed.any() else share
+            again = (stays - share) / (1 - share) if share < 1 else 0.0
+            model, call_class, status = names[old]
+            kinds.append(
+                Kind(
+                    model=model,
+                    call_class=call_class,
+                    status=status,
+                    share=rounded(share),
+                    again=rounded(min(max(again, 0.0), 0.999)),
+                    lengths=lengths,
+                )
+            )
+        scores = np.stack([normal(said), normal(answered)])
+        drifts = [_drift(row, window, min_count) for row in scores]
+        left = np.stack([row - drift[window] for row, drift in zip(scores, drifts, strict=True)])
+        return cls(
+            kinds=tuple(kinds),
+            memories=_memories(left, len(kind) / max(1, len(np.unique(window)))),
+            input_drift=all_rounded(drifts[0]) if drifts[0].any() else (),
+            output_drift=all_rounded(drifts[1]) if drifts[1].any() else (),
+        )
+
+    def sample(
+        self, rngs: list[np.random.Generator], windows: Ints, counts: Ints
+    ) -> tuple[Ints, Floats, Floats]:
+        """Return kind, prompt and answer (tokens) of the calls of windows, in order.
+
+        `rngs` has the randomness of each window, `windows` its number, `counts` its calls.
+        """
+        if not counts.sum():
+            return np.empty(0, np.int64), np.empty(0), np.empty(0)
+        rows = 2 + 2 * len(self.memories) + 2 * (len(self.kinds) > 1)
+        drawn = np.zeros((rows, len(counts), int(counts.max())))
+        held = np.arange(drawn.shape[2]) < counts[:, None]
+        for row, (rng, count) in enumerate(zip(rngs, counts.tolist(), strict=True)):
+            drawn[:, row, :count] = rng.standard_normal((rows, count))
+        scores = self._scores(drawn, windows)
+        said, answered = (special.ndtr(score[held]) for score in scores)
+        kind = self._kinds(special.ndtr(drawn[-2:]), held)
+        inputs, outputs = np.empty(len(kind)), np.empty(len(kind))
+        for number, each in enumerate(self.kinds):
+            here = kind == number
+            inputs[here], outputs[here] = each.lengths.at(said[here], answered[here])
+        return kind, inputs, outputs
+
+    def _scores(self, drawn: Floats, windows: Ints) -> tuple[Floats, Floats]:
+        """Return the normal scores of prompts and answers: shape (windows, calls)."""
+        drifts = [np.array(drift or (0.0,)) for drift in (self.input_drift, self.output_drift)]
+        kept = [sum(m.inputs for m in self.memories), sum(m.outputs for m in self.memories)]
+        white = [
+            max(1 - float(d @ d) / len(d) - k, 1 - _MOST) for d, k in zip(drifts, kept, strict=True)
+        ]
+        # a call's own two scores are independent: the answer's is a rank among like prompts
+        shared = sum(m.correlation * np.sqrt(m.inputs * m.outputs) for m in self.memories)
+        if len(drifts[0]) == len(drifts[1]):
+            shared += float(drifts[0] @ drifts[1]) / len(drifts[0])
+        against = float(np.clip(-shared / np.sqrt(white[0] * white[1]), -1, 1))
+        other = against * drawn[0] + np.sqrt(1 - against**2) * drawn[1]
+        found = [
+            drift[windows % len(drift)][:, None] + np.sqrt(own) * noise
+            for drift, own, noise in zip(drifts, white, (drawn[0], other), strict=True)
+        ]
+        for number, memory in enumerate(self.memories):
+            one, other = drawn[2 + 2 * number], drawn[3 + 2 * number]
+            other = memory.correlation * one + np.sqrt(1 - memory.correlation**2) * other
+            for row, (noise, variance) in enumerate(
+                ((one, memory.inputs), (other, memory.outputs))
+            ):
+                if variance:
+                    found[row] += np.sqrt(variance) * _autoregression(noise, memory.calls)
+        return found[0], found[1]
+
+    def _kinds(self, drawn: Floats, held: npt.NDArray[np.bool_]) -> Ints:
+        """Return the kind of every call: runs that go on, and draws by share between them."""
+        if len(self.kinds) == 1:
+            return np.zeros(int(held.sum()), np.int64)
+        shares = np.array([kind.share for kind in self.kinds])
+        again = np.array([kind.again for kind in self.kinds])
+        # kinds that stay longer are begun more rarely, so that the shares come out
+        begun = shares * (1 - again)
+        bounds = np.cumsum(begun / begun.sum())[:-1]
+        fresh = np.searchsorted(bounds, drawn[0], side="right")
+        kind = fresh[:, 0]
+        kinds = [kind]
+        for call in range(1, fresh.shape[1]):
+            kind = np.where(drawn[1, :, call] < again[kind], kind, fresh[:, call])
+            kinds.append(kind)
+        return np.asarray(np.stack(kinds, axis=1)[held])
+
+    def log_score(self, kind: Ints, inputs: Floats, outputs: Floats) -> float:
+        """Return the log-likelihood (nats) of calls as if they were independent of each other."""
+        score = 0.0
+        for number, each in enumerate(self.kinds):
+            here = kind == number
+            score += float(here.sum() * np.log(each.share))
+            score += each.lengths.log_score(inputs[here], outputs[here])
+        return score
+
+    def summary(self) -> list[str]:
+        """Say how long calls are, by kind, and how far their lengths remember."""
+        said = []
+        for kind in self.kinds:
+            named = [name for name in (kind.model, kind.call_class, kind.status) if name]
+            answers = float(np.mean([law.mean for law in kind.lengths.outputs]))
+            said.append(
+                f"{' '.join(named) or 'calls'}: {100 * kind.share:.3g} %, on average"
+                f" {kind.lengths.inputs.mean:,.0f} tokens in and {answers:,.0f} out."
+            )
+        if self.memories:
+            kept = sum(memory.inputs for memory in self.memories)
+            said.append(
+                f"Of the variance of prompts' scores {100 * kept:.2g} % is remembered from call to"
+                f" call, at the longest over {self.memories[-1].calls:g} calls."
+            )
+        return said
+
+
+def _autoregression(noise: Floats, calls: float) -> Floats:
+    """Return AR(1) series of variance 1 along the last axis, each begun in its stationary law."""
+    fade = np.exp(-1 / calls)
+    driven = noise * np.sqrt(1 - fade**2)
+    driven[:, 0] = noise[:, 0]
+    return np.asarray(signal.lfilter([1.0], [1.0, -fade], driven, axis=1))
+
+
+def _drift(scores: Floats, window: Ints, min_count: int) -> Floats:
+    """Return the mean score of each window, drawn to 0 as far as it may be chance."""
+    many = int(window.max()) + 1
+    sizes = np.bincount(window, minlength=many)
+    known = sizes >= 3 * min_count
+    if known.sum() < 2:
+        return np.zeros(many)
+    means = np.where(known, np.bincount(window, scores, many) / np.maximum(sizes, 1), 0.0)
+    chance = float(np.mean(1 / sizes[known]))
+    spread = float(np.mean(means[known] ** 2))
+    return np.asarray(means * max(0.0, 1 - chance / spread) if spread else means)
+
+
+def _memories(scores: Floats, in_window: float) -> tuple[Memory, ...]:
+    """Return the components whose covariances at all lags are nearest to those of two series.
+
+    None remembers for more than an eighth of a window's calls: beyond, there is drift.
+    """
+    count = scores.shape[1]
+    lags = _LAGS[min(count // 8, in_window / 2) >= _LAGS]
+    memories = np.array([calls for calls in MEMORIES if calls <= in_window / 8])
+    if len(lags) < 3 or not len(memories):
+        return ()
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    ahead = np.array(
+        [
+            [
+                centred[0, :-lag] @ centred[0, lag:],
+                centred[1, :-lag] @ centred[1, lag:],
+                (centred[0, :-lag] @ centred[1, lag:] + centred[1, :-lag] @ centred[0, lag:]) / 2,
+            ]
+            for lag in lags.tolist()
+        ]
+    ) / (count - lags[:, None])
+    faded = np.exp(-lags[:, None] / memories)
+    inputs, outputs = (optimize.nnls(faded, ahead[:, column])[0] for column in (0, 1))
+    inputs, outputs = (np.where(found < _LEAST, 0.0, found) for found in (inputs, outputs))
+    both = (inputs > 0) & (outputs > 0)
+    cross = np.zeros(len(memories))
+    if both.any():
+        cross[both] = np.linalg.lstsq(faded[:, both], ahead[:, 2], rcond=None)[0]
+    limit = np.sqrt(inputs * outputs)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = np.where(limit > 0, np.clip(cross / limit, -1, 1), 0.0)
+    return tuple(
+        Memory(
+            calls=calls,
+            inputs=rounded(inputs[k]),
+            outputs=rounded(outputs[k]),
+            correlation=rounded(correlation[k]),
+        )
+        for k, calls in enumerate(memories.tolist())
+        if inputs[k] or outputs[k]
+    )
