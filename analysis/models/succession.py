@@ -1,0 +1,51 @@
+"""What follows what, among a few states: kinds of pauses, models that calls go to."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from servescope.analysis.models.quantiles import MIN_COUNT, all_rounded
+from servescope.analysis.sample import Floats, Ints
+
+
+class Succession(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A Markov chain: shares of the states that come first, and of those next after each."""
+
+    first: tuple[float, ...]
+    after: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def fit(cls, states: Ints, program: Ints, many: int, min_count: int = MIN_COUNT) -> Succession:
+        """Count firsts and steps within programs, whose states stand together, in order.
+
+        What was seen fewer than `min_count` times never comes; after a state that was left so
+        seldom, all come as often as they do anywhere.
+        """
+        begins = np.concatenate(([True], program[1:] != program[:-1]))
+        went = ~begins[1:]
+        steps = np.zeros((many, many))
+        np.add.at(steps, (states[:-1][went], states[1:][went]), 1.0)
+        anywhere = np.bincount(states, minlength=many).astype(np.float64)
+        first = np.bincount(states[begins], minlength=many).astype(np.float64)
+        rows = [_shares(row, anywhere, min_count) for row in steps]
+        return cls(first=_shares(first, anywhere, min_count), after=tuple(rows))
+
+    def begin(self, u: Floats) -> Ints:
+        """Return the first states that uniform numbers stand for."""
+        return _picked(np.cumsum(self.first), u)
+
+    def follow(self, states: Ints, u: Floats) -> Ints:
+        """Return the states after these that uniform numbers stand for."""
+        return _picked(np.cumsum(self.after, axis=1)[states], u)
+
+
+def _shares(counts: Floats, otherwise: Floats, min_count: int) -> tuple[float, ...]:
+    kept = np.where(counts >= min_count, counts, 0.0)
+    if not kept.any():
+        kept = otherwise
+    return all_rounded(kept / kept.sum())
+
+
+def _picked(upto: Floats, u: Floats) -> Ints:
+    return (u[:, None] >= upto[..., :-1]).sum(axis=-1)
