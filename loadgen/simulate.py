@@ -15,7 +15,6 @@ import msgspec
 
 from servescope.engine import (
     Cluster,
-    PolicyFailed,
     Refused,
     Request,
     Segment,
@@ -34,7 +33,7 @@ from servescope.loadgen.replay import Due, Replay
 from servescope.loadgen.texts import texts_of
 from servescope.loadgen.validity import call_doubts
 from servescope.loadgen.workload import Workload, workload_of
-from servescope.traces.errors import InputError, ServescopeError
+from servescope.traces.errors import InputError
 from servescope.traces.run import Run, refuse_taken
 from servescope.traces.status import OK
 
@@ -219,12 +218,9 @@ def simulate(
             watch.ended()
     except KeyboardInterrupt:
         interrupted = True
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit):
         shutil.rmtree(out)  # the same again would end the same
-        fault = spec.file.fault(error) if spec.file else None
-        if fault is None or isinstance(error, ServescopeError):
-            raise
-        raise PolicyFailed(fault, "Mend the policy.") from error
+        raise
     took_s = time.perf_counter() - begun
     journal.flush()
     calls = run.trace.collect()
@@ -238,6 +234,21 @@ def simulate(
         )
     )
     return run
+
+
+def serve(
+    workload: Workload, engine: EngineSpec, record: Callable[[Record], None], *, shares: bool
+) -> None:
+    """Serve a workload in virtual time and tell what became of each call; nothing is written.
+
+    `shares` as for a Simulation. Raises as `simulate` does.
+    """
+    virtual.run(cluster_of(engine), Simulation(workload, record, shares=shares))
+
+
+def context_of(engine: EngineSpec) -> int:
+    """Return the most tokens that a prompt and its answer may have together on every replica."""
+    return min(each.context_tokens for each in cluster_of(engine).engines)
 
 
 def jct_alone(workload: Workload, engine: EngineSpec) -> dict[str, float]:
@@ -254,11 +265,11 @@ def jct_alone(workload: Workload, engine: EngineSpec) -> dict[str, float]:
     plain = msgspec.structs.replace(
         engine, system="vllm_v0", params={}, gpu=engine.gpus[0], replicas=1, prefix_cache=True
     )
-    simulation = Simulation(replace(workload, programs=tuple(programs)), shares=True)
-    virtual.run(cluster_of(plain), simulation)
+    records: list[Record] = []
+    serve(replace(workload, programs=tuple(programs)), plain, records.append, shares=True)
     ends_s = dict.fromkeys(range(len(programs)), 0.0)
     by_number = {call.number: n for n, program in enumerate(programs) for call in program.calls}
-    for record in simulation.records:
+    for record in records:
         place = by_number[record.number]
         ends_s[place] = max(ends_s[place], record.last_token_s or 0.0)
     return {

@@ -97,7 +97,7 @@ def found(demand: Demand, findings: Findings, server: ServerShape | None = None)
     if "prefix_blocks" not in trace.columns:
         findings.leave_out("prefix reuse", "nothing says which prompts share a prefix")
         return
-    prompts, when, most = _prompts(demand)
+    prompts, when, most = prompts_of(demand)
     if not most:
         findings.leave_out("prefix reuse", "no prompt has a block")
         return
@@ -131,7 +131,7 @@ def _scope(demand: Demand) -> str:
     return "within programs" if demand.about.block_scope == "program" else "across all calls"
 
 
-def _prompts(demand: Demand) -> tuple[Iterator[Ints], pl.Series, int]:
+def prompts_of(demand: Demand) -> tuple[Iterator[Ints], pl.Series, int]:
     """Return the prompts as numbers of blocks, in order, their arrivals, and how many blocks.
 
     Where ids are of one program only, those of another are other blocks. A block that a prompt
