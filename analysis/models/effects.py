@@ -41,11 +41,14 @@ class Effects(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return cls(length=(0.0,) * many, program=zeros, call=ones, carried=zeros)
 
     @classmethod
-    def fit(cls, ranks: Floats, lengths: Floats, program: Ints) -> Effects:
+    def fit(
+        cls, ranks: Floats, lengths: Floats, program: Ints, adds_up: tuple[int, ...] = ()
+    ) -> Effects:
         """Read them off ranks in (0, 1), shape (n, K), nan where a call has no such number.
 
         `lengths` are the ranks of the programs' number of calls, same shape. Calls of a program
-        stand together, in order. Rank correlations at lags within programs are matched.
+        stand together, in order. Rank correlations at lags within programs are matched. Numbers
+        that add up over calls, as growth does, have no effect of the program, which would too.
         """
         many = ranks.shape[1]
         length = np.array([latent(ranks[:, k], lengths[:, k]) for k in range(many)])
@@ -71,6 +74,7 @@ class Effects(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         for k in range(many):
             effect[k, k] = _share(decay[k, k], weights)
             together[k, k] = 1.0
+        effect[list(adds_up), :] = effect[:, list(adds_up)] = 0.0
         effect = _proper(effect)
         call = _proper(together - effect)
         # Yule and Walker's equation; what is carried on may not exceed what there is

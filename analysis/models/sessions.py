@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -19,9 +18,11 @@ import polars as pl
 from polars import col
 from scipy.special import ndtr
 
+from servescope.analysis.copulas import mid_ranks
 from servescope.analysis.demand import Demand
 from servescope.analysis.models.effects import Effects, scores
 from servescope.analysis.models.given import Given
+from servescope.analysis.models.growth import Growth
 from servescope.analysis.models.quantiles import MIN_COUNT, Quantiles, rounded
 from servescope.analysis.models.succession import Succession
 from servescope.analysis.sample import Floats, Ints
@@ -32,10 +33,9 @@ PAUSE, GROWTH, OUTPUT, SERVICE = range(4)  # the numbers whose dependence `effec
 _PLACES = 4  # stretches of turns that pauses are told apart by
 _GRID = 4096  # programs that stand for all where their lengths are weighed
 _NONE_S = 1e-3  # a median time of calls below which they are said to take none
+_TRIAL = 60_000  # calls drawn to see how answers and prompts correlate
+_MOST_TILT = 0.5
 _LONGEST = 2.0  # of the longest sessions seen
-_CLEARLY = 1.2  # times less spread than from the prompt before, which is kept otherwise
-
-Base = Literal["context", "prompt", "nothing"]
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -78,10 +78,8 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """A model of sessions: of turns, pauses, prompts and answers, and of what they share.
 
     `pauses` are given the turn, one for each of `kinds`. `first_inputs` are prompts given the number
-    of turns. `growth` is by how much a prompt exceeds
-    its `base`: the context (the prompt and the answer before), the prompt before, or nothing. It is
-    given the base, and of nothing the prompt before. Prompts stay within `bounds`. `outputs` are
-    given the prompt, `service` (s that a call took) the answer. No turn begins later than
+    of turns. `outputs` are
+    given the prompt, with what `tilt` adds to their score by the prompt's, `service` (s that a call took) the answer. No turn begins later than
     `longest_s` after the first. What a trace does not have is None.
     """
 
@@ -94,10 +92,9 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     labels: tuple[Label, ...]
     labels_follow: Succession
     first_inputs: Given | None
-    base: Base
-    growth: Given | None
-    bounds: tuple[float, float]
+    growth: Growth | None
     outputs: Given | None
+    tilt: float
     service: Given | None
     longest_s: float | None
 
@@ -129,15 +126,16 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             pauses.append(law)
 
         first_inputs = growth = outputs = service = None
-        base: Base = "nothing"
-        bounds = (0.0, 0.0)
         inputs = table.inputs
         if inputs is not None:
-            first_inputs = Given.fit(count.astype(np.float64), inputs[~later], min_count, whole=True)
-            ends = np.sort(inputs)
-            bounds = (rounded(ends[:min_count].mean()), rounded(ends[-min_count:].mean()))
-            if later.any():
-                base, growth, ranks[later, GROWTH] = _grown(table, later, min_count)
+            first_inputs = Given.fit(
+                count.astype(np.float64), inputs[~later], min_count, whole=True
+            )
+            at = np.flatnonzero(later)
+            if len(at):
+                answers = None if table.outputs is None else table.outputs[at - 1]
+                growth = Growth.fit(inputs[at], inputs[at - 1], answers, min_count)
+                ranks[at, GROWTH] = growth.rank(inputs[at], inputs[at - 1], answers)
         if table.outputs is not None:
             given = np.zeros(len(table.turn)) if inputs is None else inputs
             outputs = Given.fit(given, table.outputs, min_count, whole=True)
@@ -161,15 +159,31 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             labels=table.labels,
             labels_follow=Succession.fit(table.label, table.program, len(table.labels), min_count),
             first_inputs=first_inputs,
-            base=base,
             growth=growth,
-            bounds=bounds,
             outputs=outputs,
+            tilt=0.0,
             service=service,
             longest_s=_longest(table, min_count),
         )  # fmt: skip
         lengths = shell._lengths(place[table.program], table.turn, table.kind)
-        return msgspec.structs.replace(shell, effects=Effects.fit(ranks, lengths, table.program))
+        effects = Effects.fit(ranks, lengths, table.program, (GROWTH,))
+        return msgspec.structs.replace(shell, effects=effects)._tilted(table)
+
+    def _tilted(self, table: _Table) -> Sessions:
+        """Return the model with the rank correlation of prompt and answer that the calls have.
+
+        Answers make prompts grow, so those of a session that has long ones are long too, and more
+        so than in the trace: what is too much is measured on a sample, and taken off.
+        """
+        if self.outputs is None or table.inputs is None or table.outputs is None:
+            return self
+        many = min(_TRIAL, max(200, int(_TRIAL / self.turns.mean)))
+        drawn = self.draw(np.random.default_rng(0), many)
+        assert drawn.inputs is not None
+        assert drawn.outputs is not None
+        wanted = _spearman(table.inputs, table.outputs)
+        tilt = np.clip(wanted - _spearman(drawn.inputs, drawn.outputs), -_MOST_TILT, _MOST_TILT)
+        return msgspec.structs.replace(self, tilt=rounded(float(tilt)))
 
     def draw(self, rng: np.random.Generator, count: int) -> Turns:
         """Draw the turns of programs."""
@@ -217,17 +231,18 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 prompt = self.first_inputs.at(long.astype(np.float64), rng.random(len(long)))
             else:
                 last = slice(before, before + now)
-                given = inputs[last]
-                if self.base == "context" and outputs is not None:
-                    given = given + outputs[last]
-                prompt = self.growth.at(given, u[here, GROWTH])
-                if self.base != "nothing":
-                    prompt = prompt + given
-            inputs[here] = np.clip(prompt, *self.bounds)
+                answers = None if outputs is None else outputs[last]
+                prompt = self.growth.at(inputs[last], answers, u[here, GROWTH])
+            inputs[here] = np.maximum(prompt, 0.0)
             if outputs is not None and self.outputs is not None:
-                outputs[here] = np.maximum(self.outputs.at(inputs[here], u[here, OUTPUT]), 0.0)
+                level = u[here, OUTPUT]
+                if self.tilt and self.outputs.edges:
+                    place = (self.outputs.cells(inputs[here]) + 0.5) / (len(self.outputs.edges) + 1)
+                    rest = np.sqrt(1 - self.tilt**2)
+                    level = ndtr(rest * scores(level) + self.tilt * scores(place))
+                outputs[here] = np.maximum(self.outputs.at(inputs[here], level), 0.0)
             before, begin = begin, begin + now
-        return np.rint(inputs), outputs
+        return inputs, outputs
 
     def sample(self, rng: np.random.Generator, count: int) -> pl.DataFrame:
         """Draw the calls of `count` programs, ordered by program and turn.
@@ -268,12 +283,8 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 f" {kept[PAUSE]:.0%} of the rest on to the next."
             )
         if self.growth is not None:
-            of = {"context": "the prompt and answer before", "prompt": "the prompt before"}
-            said.append(
-                f"Prompts grow from {of[self.base]}."
-                if self.base in of
-                else "Prompts are drawn anew, given the one before."
-            )
+            of = "prompt and answer" if self.growth.base == "context" else "prompt"
+            said.append(f"A prompt grows from the {of} before, or is cut.")
         if self.longest_s is not None:
             said.append(f"No session lasts longer than {self.longest_s:.4g} s.")
         return said
@@ -463,22 +474,9 @@ def _codes(names: pl.Series, known: tuple[str, ...]) -> Ints:
     return found.to_numpy()
 
 
-def _grown(table: _Table, later: np.ndarray, min_count: int) -> tuple[Base, Given, Floats]:
-    """Return from what prompts grow with the least spread, their growth from it, and its ranks."""
-    assert table.inputs is not None
-    at = np.flatnonzero(later)
-    prompt, last = table.inputs[at], table.inputs[at - 1]
-    bases: dict[Base, tuple[Floats, Floats]] = {
-        "prompt": (last, prompt - last),
-        "nothing": (last, prompt),
-    }
-    if table.outputs is not None:
-        context = last + table.outputs[at - 1]
-        bases = {"context": (context, prompt - context), **bases}
-    laws = {name: Given.fit(x, y, min_count, whole=True) for name, (x, y) in bases.items()}
-    spread = {name: laws[name].spread(*bases[name]) for name in bases}
-    best = min(bases, key=lambda name: spread[name] * (1.0 if name == "prompt" else _CLEARLY))
-    return best, laws[best], laws[best].rank(*bases[best])
+def _spearman(x: Floats, y: Floats) -> float:
+    a, b = (mid_ranks(each.astype(np.int64)) for each in (x, y))
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
 
 
 def _longest(table: _Table, min_count: int) -> float | None:
