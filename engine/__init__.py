@@ -4,6 +4,7 @@ The HTTP server is `servescope.engine.http`: importing this package does not loa
 """
 
 from servescope.engine.assembly import deploy, emulate
+from servescope.engine.blame import BadPlan, PolicyFailed
 from servescope.engine.catalog import (
     Gpu,
     Model,
@@ -18,11 +19,9 @@ from servescope.engine.catalog import (
 from servescope.engine.cluster import Cluster, Replica
 from servescope.engine.decoding import Decoding
 from servescope.engine.engine import (
-    BadPlan,
     Counters,
     Deadlock,
     Engine,
-    PolicyFailed,
     Refused,
     Step,
     Tokens,

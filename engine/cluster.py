@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from numbers import Integral
 
-from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused, Step
+from servescope.engine.blame import BadPlan, blaming, wrong_answer
+from servescope.engine.engine import Deadlock, Engine, Refused, Step
 from servescope.engine.kvcache import blocks_for
 from servescope.engine.policy import Migrate, Parts, Scale, View
 from servescope.engine.request import Request
@@ -21,6 +23,7 @@ from servescope.engine.request import Request
 # ASSUMED where nothing is said. Llumnix reports 20 to 30 ms of downtime, whatever the length.
 DOWNTIME_S = 0.025
 START_UP_S = 30.0
+_ACTIONS = "what to change: a list of Migrate and Scale, of replicas that there are"
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +100,8 @@ class Cluster:
             self._tick_s = control.period_s
             self._alone = None
         if self.parts.deployed is not None:
-            self.parts.deployed(self.replicas)
+            with blaming():
+                self.parts.deployed(self.replicas)
 
     @classmethod
     def of(cls, engine: Engine) -> Cluster:
@@ -243,11 +247,7 @@ class Cluster:
             self._turn += 1
             return (self._turn - 1) % len(replicas)
         place = dispatch.pick(request, replicas, now)
-        if not 0 <= place < len(replicas):
-            raise BadPlan(
-                f"{type(dispatch).__name__} picks replica {place} of {len(replicas)}.",
-                "A dispatcher returns a place in the list that it is given.",
-            )
+        _require_place(place, replicas, f"{type(dispatch).__name__} picks")
         return place
 
     def _end_step(self, replica: Replica, step: Step, done: list[Request]) -> None:
@@ -274,7 +274,9 @@ class Cluster:
 
     def _hand_over(self, request: Request, source: Replica, now: float) -> None:
         assert self.parts.handover is not None
-        target = self.replicas[self.parts.handover(request, self.replicas, now)]
+        place = self.parts.handover(request, self.replicas, now)
+        _require_place(place, self.replicas, "The system hands over to")
+        target = self.replicas[place]
         if target is not source:
             source.engine.hand_over(request, now)
             target.engine.receive(request, now)
@@ -302,11 +304,27 @@ class Cluster:
         self._tick_s = now + control.period_s
         for replica in self.replicas:
             replica.engine.advance(now)
-        for action in list(control.tick(self.replicas, now)):
+        actions = control.tick(self.replicas, now)
+        if not isinstance(actions, Iterable):
+            raise wrong_answer(control, "tick", actions, _ACTIONS)
+        for action in list(actions):
+            if not self._possible(action):
+                raise wrong_answer(control, "tick", action, _ACTIONS)
             if isinstance(action, Migrate):
                 self._migrate(action, now)
             else:
                 self._scale(action, now)
+
+    def _possible(self, action: object) -> bool:
+        """Whether it is an action, of replicas and a request that there are."""
+        numbers = range(len(self._all))
+        if isinstance(action, Migrate):
+            between = action.source in numbers and action.target in numbers
+            return between and isinstance(action.request, Request)
+        if isinstance(action, Scale):
+            drained = action.drain is None or action.drain in numbers
+            return drained and isinstance(action.add, Integral)
+        return False
 
     def _migrate(self, asked: Migrate, now: float) -> None:
         """Begin to copy a request that decodes, if the target has room for it now."""
@@ -382,6 +400,14 @@ class Cluster:
         if not left and replica in self.replicas:
             replica.ends_s = now
             self.replicas.remove(replica)
+
+
+def _require_place(place: object, replicas: Sequence[Replica], who: str) -> None:
+    if not isinstance(place, Integral) or int(place) not in range(len(replicas)):
+        raise BadPlan(
+            f"{who} replica {place!r} of {len(replicas)}.",
+            "It must return a place in the list that it is given.",
+        )
 
 
 def stuck() -> Deadlock:

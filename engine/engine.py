@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import NamedTuple
 
+from servescope.engine.blame import BadPlan, wrong_answer
 from servescope.engine.decoding import Decoding
 from servescope.engine.host import Host
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool, blocks_for, shared_blocks
@@ -26,6 +28,7 @@ from servescope.engine.policy import (
     Retention,
     Scheduler,
     View,
+    flaw_of,
 )
 from servescope.engine.prefixes import Node, Segment
 from servescope.engine.request import Request, Status
@@ -39,14 +42,6 @@ class Refused(InputError):
 
 class Deadlock(ServescopeError):
     """There is work, and the policy plans none of it."""
-
-
-class BadPlan(ServescopeError):
-    """A policy planned what cannot be done."""
-
-
-class PolicyFailed(ServescopeError):
-    """A policy raised an error of its own."""
 
 
 class Violation(ServescopeError):
@@ -230,15 +225,26 @@ class Engine:
         if not (self._waiting or self._prefilling or self._decoding):
             return None
         batch = self._plan(lane)
+        try:
+            return self._carry_out(batch, now, until, lane)
+        except (TypeError, AttributeError, ValueError):
+            flaw = flaw_of(batch)
+            if flaw is None:
+                raise
+            raise self._bad(flaw) from None
+
+    def _carry_out(self, batch: Batch, now: float, until: float, lane: str) -> Step | None:
         for request in batch.preempt:
             self._preempt(request, batch.swap)
         for request, _ in batch.admit:  # before any block is taken, which may drop what they find
             self._take_out(request)
-        swapped = sum(self._admit(request, blocks, now) for request, blocks in batch.admit)
+        swapped = 0
+        if len(batch.admit):
+            swapped = sum(self._admit(request, blocks, now) for request, blocks in batch.admit)
 
         pool, decoding = self.pool, self._decoding
         tokens = sequences = kv_tokens = 0
-        if self._steps or len(batch.prefill) > 1:
+        if len(batch.prefill) > 1 or self._steps:
             self._require_apart(batch, lane)
         if batch.decode and decoding:
             tokens = sequences = len(decoding)
@@ -246,11 +252,14 @@ class Engine:
         pairs = 0.0
         for request, piece in batch.prefill:
             computed = request._computed
-            if request.status is not Status.RUNNING or not 0 < piece <= request.remaining:
+            if request.status is not Status.RUNNING or not 0 < index(piece) <= request.remaining:
                 raise self._bad(
                     f"{piece} tokens of {request.id!r}, which is {request.status.value} with "
                     f"{request.remaining} to compute"
                 )
+            elsewhere = self._requests.get(request.id) is not request or request in self._receiving
+            if elsewhere or request._decoding is not None:
+                raise self._bad(f"to prefill {request.id!r}, which has no prompt to compute here")
             missing = blocks_for(computed + piece) - request._blocks
             if missing > 0:
                 pool.take(missing)
@@ -521,10 +530,14 @@ class Engine:
         """Take a request out of the queue, with what the prefix cache holds of its prompt."""
         if request.status is not Status.WAITING:
             raise self._bad(f"to admit {request.id!r}, which is {request.status.value}")
-        if self._waiting[0] is request:
-            self._waiting.popleft()
+        queue = self._waiting
+        if queue and queue[0] is request:
+            queue.popleft()
         else:
-            self._waiting.remove(request)
+            try:
+                queue.remove(request)
+            except ValueError:
+                raise self._bad(f"to admit {request.id!r}, which does not wait here") from None
         request.status = Status.RUNNING
         pool = self.pool
         if pool.prefixes is not None and request.prefix and not request.swapped:
@@ -546,7 +559,7 @@ class Engine:
 
     def _admit(self, request: Request, blocks: int, now: float) -> int:
         """Give a request its blocks; returns the tokens that come from host memory."""
-        blocks = max(blocks, request._shared)
+        blocks = max(index(blocks), request._shared)
         self.pool.take(blocks - request._shared)
         request._blocks = blocks
         brought = 0
@@ -631,6 +644,8 @@ class Engine:
     def _keep(self, request: Request) -> None:
         """Do with a finished request's keys and values what the system wants done."""
         keep = Keep() if self.retain is None else self.retain.finished(request, self.view)
+        if not isinstance(keep, Keep):
+            raise wrong_answer(self.retain, "finished", keep, "a Keep")
         if keep.mode != "drop":
             answer = Segment(request.id, request._generated)
             self._share(request, (*request.prefix, answer), request._computed)
@@ -655,19 +670,32 @@ class Engine:
 
     def _plan(self, lane: str) -> Batch:
         """Ask for the next step, and unpin what stands in its way."""
-        view = self._view(lane)
-        if self.retain is None:
+        view, retain = self._view(lane), self.retain
+        if retain is None:
             return self.system.plan(view)
-        for expired in list(self.retain.unpin(view)):
-            self._unpin(expired)
+        expired = retain.unpin(view)
+        if not isinstance(expired, Iterable):
+            raise wrong_answer(retain, "unpin", expired, "the programs to unpin")
+        for program in list(expired):
+            self._unpin_as(program, "unpin")
         batch = self.system.plan(view)
-        while self.pinned and (batch.preempt or (self._waiting and not batch.admit)):
-            pressed = self.retain.pressed(view, batch)
+        while (
+            isinstance(batch, Batch)
+            and self.pinned
+            and (batch.preempt or (self._waiting and not batch.admit))
+        ):
+            pressed = retain.pressed(view, batch)
             if pressed is None:
                 break
-            self._unpin(pressed)
+            self._unpin_as(pressed, "pressed")
             batch = self.system.plan(view)
         return batch
+
+    def _unpin_as(self, program_id: str, method: str) -> None:
+        """Unpin a program that a method of the retention names."""
+        if program_id not in self.pinned:
+            raise wrong_answer(self.retain, method, program_id, "programs that are pinned")
+        self._unpin(program_id)
 
     def _view(self, lane: str) -> View:
         return View(
@@ -679,6 +707,9 @@ class Engine:
         """Return what a lane gets of the GPU, beside the lanes that compute meanwhile."""
         assert self.partition is not None
         shares = self.partition.shares(self._view(lane))
+        if not isinstance(shares, Mapping) or not all(name in shares for name in self.lanes):
+            wanted = f"the share of each lane: {', '.join(self.lanes)}"
+            raise wrong_answer(self.partition, "shares", shares, wanted)
         whole = shares[lane] + sum(shares[other] for other in self._steps)
         beyond = max(0.0, whole - 1.0) * (1.0 - self.partition.overlap)
         return shares[lane] / (1.0 + beyond)
@@ -694,5 +725,5 @@ class Engine:
     def _bad(self, what: str) -> BadPlan:
         return BadPlan(
             f"{type(self.system).__name__} plans {what}.",
-            "A policy may admit who waits, and preempt or compute who runs.",
+            "A plan is a Batch; it admits who waits, and preempts or computes who runs, once.",
         )

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
+from servescope.engine.blame import blaming, wrong_answer
 from servescope.engine.decoding import Decoding
 from servescope.engine.kvcache import BlockPool
 from servescope.engine.request import Request
@@ -25,6 +27,7 @@ from servescope.engine.request import Request
 if TYPE_CHECKING:
     from servescope.engine.cluster import Replica
 
+LISTS = (list, tuple)  # what a plan's requests may stand in
 WHOLE = "whole"  # the lane of a GPU that is not partitioned
 
 
@@ -68,6 +71,35 @@ class Batch(NamedTuple):
     prefill: Sequence[tuple[Request, int]] = ()  # compute so many tokens of their prompt
     decode: bool = False  # compute the last token of every request that decodes
     steps: int = 1
+
+
+def flaw_of(plan: object) -> str | None:
+    """Say why a plan is none, whatever the engine's state; None when it is well formed."""
+    if not isinstance(plan, Batch):
+        return f"{type(plan).__name__} in place of a Batch"
+    for name, few in (("admit", plan.admit), ("prefill", plan.prefill)):
+        if not isinstance(few, LISTS):
+            return f"to {name} {type(few).__name__}, which is no list"
+        if not all(isinstance(each, LISTS) and len(each) == 2 for each in few):
+            return f"to {name} what is no pair of a request and a number"
+    if not isinstance(plan.preempt, LISTS):
+        return f"to preempt {type(plan.preempt).__name__}, which is no list"
+    asked: Sequence[tuple[str, Sequence[object]]] = (
+        ("preempt", plan.preempt),
+        ("admit", [request for request, _ in plan.admit]),
+        ("prefill", [request for request, _ in plan.prefill]),
+    )
+    for name, requests in asked:
+        if not all(isinstance(request, Request) for request in requests):
+            return f"to {name} what is no request"
+        if len(set(map(id, requests))) < len(requests):
+            return f"to {name} a request twice"
+    for request, number in (*plan.admit, *plan.prefill):
+        if not isinstance(number, Integral) or number < 0:
+            return f"{number!r} blocks or tokens for {request.id!r}"
+    if not isinstance(plan.steps, int) or plan.steps < 1:
+        return f"{plan.steps!r} steps"
+    return None
 
 
 class Scheduler(Protocol):
@@ -207,7 +239,14 @@ System: TypeAlias = Scheduler | Composed
 
 
 def parts_of(system: System, replicas: int = 1) -> Parts:
-    """Return a system's parts; one that only plans is its own scheduler."""
+    """Return a system's parts; one that only plans is its own scheduler.
+
+    Raises BadPlan for what are none, and PolicyFailed for what a stranger's system raises.
+    """
     if hasattr(system, "parts"):
-        return system.parts(replicas)
+        with blaming():
+            parts = system.parts(replicas)
+        if not isinstance(parts, Parts):
+            raise wrong_answer(system, "parts", parts, "a Parts, of servescope.engine")
+        return parts
     return Parts(system, prefix_cache=getattr(system, "prefix_cache", False))

@@ -5,12 +5,15 @@ engine's clock, not where the host woke, so errors do not add up. How late the h
 counted in `behind`.
 """
 
+from __future__ import annotations
+
 import asyncio
 import math
 import time
 from collections import deque
 from contextlib import suppress
 
+from servescope.engine.blame import blaming
 from servescope.engine.cluster import Cluster, stuck
 from servescope.engine.engine import Engine, Refused
 from servescope.engine.metrics import BEHIND_S, Histogram, Latencies
@@ -20,6 +23,12 @@ from servescope.traces.errors import ServescopeError
 
 class EngineDead(ServescopeError):
     """The engine failed, and serves nobody any more."""
+
+    @classmethod
+    def of(cls, error: Exception) -> EngineDead:
+        """Say of what it died."""
+        said = error if isinstance(error, ServescopeError) else f"{type(error).__name__}: {error}"
+        return cls(f"The engine died: {said}", "Mend its system, and start anew.")
 
 
 SPIN_S = 0.001  # an event loop's timer is a millisecond coarse; the rest is waited out awake
@@ -53,7 +62,7 @@ class Stream:
         """
         await self._arrived.wait()
         if self._fresh == 0 and self._error is not None:
-            raise EngineDead(f"The engine died: {self._error}", "Mend its system, and start anew.")
+            raise EngineDead.of(self._error)
         if self._error is None:
             self._arrived.clear()
         fresh, self._fresh = self._fresh, 0
@@ -97,7 +106,7 @@ class Realtime:
         It joins the queue at its `arrival_s` on this clock: now, or later. Send in that order.
         """
         if self.error is not None:
-            raise EngineDead(f"The engine died: {self.error}", "Mend its system, and start anew.")
+            raise EngineDead.of(self.error)
         self.cluster.require_fit(request)
         if request.id in self._streams:  # still in the inbox: no engine knows it yet
             raise Refused(
@@ -125,11 +134,12 @@ class Realtime:
         Then every stream is told, and nothing more is taken.
         """
         try:
-            while True:
-                while not self._inbox:  # who woke us may have gone again
-                    self._arrived.clear()
-                    await self._arrived.wait()
-                await self._busy_period(self._inbox[0].arrival_s)
+            with blaming():
+                while True:
+                    while not self._inbox:  # who woke us may have gone again
+                        self._arrived.clear()
+                        await self._arrived.wait()
+                    await self._busy_period(self._inbox[0].arrival_s)
         except Exception as error:
             self.error = error
             for stream in self._streams.values():

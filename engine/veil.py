@@ -7,15 +7,16 @@ no sandbox: code of the same process can reach whatever it wants to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
+from servescope.engine.blame import BadPlan
 from servescope.engine.cluster import Cluster
 from servescope.engine.decoding import Decoding
-from servescope.engine.engine import BadPlan, Engine, Violation
-from servescope.engine.policy import Batch, Parts, System, View, parts_of
+from servescope.engine.engine import Engine, Violation
+from servescope.engine.policy import Batch, Parts, System, View, flaw_of, parts_of
 from servescope.engine.request import Request
 
 SECRETS = {
@@ -138,39 +139,18 @@ class _Part:
 
 def _wrong(batch: object, view: View) -> str | None:
     """Say what of a plan is none, before anything of it is done."""
-    if not isinstance(batch, Batch):
-        return f"{type(batch).__name__} in place of a Batch"
-    for name, few in (("admit", batch.admit), ("prefill", batch.prefill)):
-        if not isinstance(few, list | tuple):
-            return f"to {name} {type(few).__name__}, which is no list"
-        if not all(isinstance(each, list | tuple) and len(each) == 2 for each in few):
-            return f"to {name} what is no pair of a request and a number"
-    if not isinstance(batch.preempt, list | tuple):
-        return f"to preempt {type(batch.preempt).__name__}, which is no list"
+    flaw = flaw_of(batch)
+    if flaw is not None:
+        return flaw
+    assert isinstance(batch, Batch)
     admitted = [request for request, _ in batch.admit]
-    computed = [request for request, _ in batch.prefill]
-    asked: Sequence[tuple[str, Sequence[Request]]] = (
-        ("preempt", batch.preempt),
-        ("admit", admitted),
-        ("prefill", computed),
-    )
-    for name, requests in asked:
-        if not all(isinstance(request, Request) for request in requests):
-            return f"to {name} what is no request"
-        if len({id(request) for request in requests}) < len(requests):
-            return f"to {name} a request twice"
-    for request, number in (*batch.admit, *batch.prefill):
-        if not isinstance(number, int) or number < 0:
-            return f"{number!r} blocks or tokens for {request.id!r}"
     for request in admitted:
         if request not in view.waiting:
             return f"to admit {request.id!r}, which does not wait here"
-    for request in computed:
+    for request, _ in batch.prefill:
         if request not in view.prefilling and request not in admitted:
             return f"to prefill {request.id!r}, which has no prompt to compute here"
     for request in batch.preempt:
         if request not in view.prefilling and request not in view.decoding:
             return f"to preempt {request.id!r}, which does not run here"
-    if not isinstance(batch.steps, int) or batch.steps < 1:
-        return f"{batch.steps!r} steps"
     return None

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from servescope.engine.blame import blaming
 from servescope.engine.cluster import Cluster, stuck
 from servescope.engine.engine import Refused
 from servescope.engine.request import Request
@@ -29,11 +30,13 @@ class Source(Protocol):
         ...
 
 
+@blaming()
 def run(cluster: Cluster, source: Source, on_event: Callable[[], None] | None = None) -> None:
     """Serve what the source sends until nothing is due and nothing is running.
 
     At one instant steps end first, then requests arrive, then the next steps begin; `on_event`
-    hears of each. Raises Deadlock when requests are left that nothing will ever move.
+    hears of each. Raises Deadlock when requests are left that nothing will ever move, and
+    PolicyFailed for an error that a policy raises itself.
     """
     now = 0.0
     while True:

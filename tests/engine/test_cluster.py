@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servescope.engine.assembly import deploy
+from servescope.engine.blame import BadPlan
 from servescope.engine.cluster import Cluster, Replica
-from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused
+from servescope.engine.engine import Deadlock, Engine, Refused
 from servescope.engine.kvcache import BlockPool
 from servescope.engine.policy import Batch, Keep, Migrate, Parts, Scale, View
 from servescope.engine.prefixes import Prefixes, Segment

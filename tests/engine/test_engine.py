@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servescope.engine.engine import BadPlan, Deadlock, Engine, Refused, Step
+from servescope.engine.blame import BadPlan
+from servescope.engine.engine import Deadlock, Engine, Refused, Step
 from servescope.engine.kvcache import BLOCK_TOKENS, BlockPool
 from servescope.engine.policy import Batch, System, View
 from servescope.engine.prefixes import Prefixes, Segment
@@ -263,6 +264,12 @@ def test_a_swapped_request_goes_on_where_it_was() -> None:
     assert len(goes.token_s) == 30
 
 
+def running(name: str) -> Request:
+    request = Request(name, 10, 1, 0.0)
+    request.status = Status.RUNNING
+    return request
+
+
 @pytest.mark.parametrize(
     ("batch", "says"),
     [
@@ -271,6 +278,8 @@ def test_a_swapped_request_goes_on_where_it_was() -> None:
         (lambda r: Batch(admit=[(r, 1)], prefill=[(r, 0)]), "0 tokens of 'a'"),
         (lambda r: Batch(preempt=[r]), "to preempt 'a', which is waiting"),
         (lambda r: Batch(admit=[(r, 1), (r, 1)]), "to admit 'a'"),
+        (lambda r: Batch(admit=[(Request("b", 1, 1, 0.0), 1)]), "to admit 'b', which does not"),
+        (lambda r: Batch(prefill=[(running("b"), 1)]), "to prefill 'b', which has no prompt"),
     ],
 )
 def test_an_impossible_plan_is_named(batch: Callable[[Request], Batch], says: str) -> None:
@@ -282,6 +291,19 @@ def test_an_impossible_plan_is_named(batch: Callable[[Request], Batch], says: st
     engine.submit(Request("a", 10, 1, 0.0), 0.0)
     with pytest.raises(BadPlan, match=says):
         engine.begin(0.0)
+
+
+def test_who_decodes_has_no_prompt_to_compute() -> None:
+    class Twice:
+        def plan(self, view: View) -> Batch:
+            if view.decoding:
+                return Batch(prefill=[(next(iter(view.decoding)), 1)])
+            return Sarathi().plan(view)
+
+    engine = engine_with(Twice())
+    engine.submit(Request("a", 10, 3, 0.0), 0.0)
+    with pytest.raises(BadPlan, match="to prefill 'a', which has no prompt to compute here"):
+        drain(engine)
 
 
 def test_an_abort_in_a_step_frees_the_blocks_and_gives_no_token() -> None:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from servescope.engine.blame import BadPlan
 from servescope.engine.cluster import Cluster
-from servescope.engine.engine import BadPlan, Deadlock, Engine
+from servescope.engine.engine import Deadlock, Engine
 from servescope.engine.kvcache import BlockPool, blocks_for
 from servescope.engine.policy import WHOLE, Batch, Parts, View
 from servescope.engine.prefixes import Prefixes, Segment

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from servescope.engine.assembly import deploy
+from servescope.engine.blame import BadPlan
 from servescope.engine.cluster import Cluster, Replica
-from servescope.engine.engine import BadPlan, Violation
+from servescope.engine.engine import Violation
 from servescope.engine.policy import Batch, Keep, Parts, System, View
 from servescope.engine.request import Request
 from servescope.engine.systems import SYSTEMS, make_system
