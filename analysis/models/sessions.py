@@ -451,7 +451,7 @@ class _Table:
             kinds,
             *(
                 _numbers(calls[name].fill_null(strategy="forward").fill_null(0))
-                if name in calls.columns
+                if name in calls.columns and calls[name].count()
                 else None
                 for name in ("input_tokens", "output_tokens")
             ),
