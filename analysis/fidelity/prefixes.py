@@ -16,12 +16,14 @@ from servescope.analysis.sample import Floats
 
 _SIZES = 60
 _FEWEST = 20
+_ALIKE = 1.1  # times as many prompts are as many
 
 MEASURES = {
     "hit_curve": Measure(
         "largest difference of the hit rates of LRU caches of any size",
         "points",
-        "exact hit rates at 60 sizes up to all blocks, of as many prompts on both sides",
+        "exact hit rates at 60 sizes up to all blocks; a trace with over 1.1 times as many prompts"
+        " is cut to as many",
         "stack distances: Mattson et al., IBM Systems Journal 9 (1970)",
     ),
     "reuse_age": Measure(
@@ -40,17 +42,13 @@ def scores(real: Side, other: Side) -> Found:
     if not _has(other):
         yield LeftOut("prefix reuse", "the synthetic trace does not say which prompts share one")
         return
-    most = min(_count(side) for side in (real, other))
-    a, b = (_reuse(side, most) for side in (real, other))
+    a, b = _of_as_many(real, other)
     if not sum(a.blocks) or not sum(b.blocks):
         yield LeftOut("prefix reuse", "no prompt has a block")
         return
     sizes = _sizes(max(a.distinct, b.distinct))
-    rates = [_rates(each, sizes) for each in (a, b)]
-    off = np.abs(rates[1] - rates[0])
-    yield Score(
-        "hit_curve", 100 * float(off.max()), real=100 * rates[0][-1], synthetic=100 * rates[1][-1]
-    )
+    x, y = (100 * _rates(each, sizes) for each in (a, b))
+    yield Score("hit_curve", float(np.abs(x - y).max()), real=float(x[-1]), synthetic=float(y[-1]))
     ages = [np.array([age for age in each.age if age > 0], np.float64) for each in (a, b)]
     if min(map(len, ages)) >= _FEWEST:
         yield Score("reuse_age", ks(*ages))
@@ -62,11 +60,18 @@ def _has(side: Side) -> bool:
     return "prefix_blocks" in side.demand.trace.columns
 
 
-def _count(side: Side) -> int:
-    return len(side.demand)
+def _of_as_many(real: Side, other: Side) -> tuple[Reuse, Reuse]:
+    """Return the reuse of both; one with many more prompts is cut, since caches fill over time."""
+    both = real.reuse, other.reuse
+    fewest = min(len(each.blocks) for each in both)
+    first, second = (
+        reuse if len(reuse.blocks) <= _ALIKE * fewest else _cut(side, fewest)
+        for side, reuse in zip((real, other), both, strict=True)
+    )
+    return first, second
 
 
-def _reuse(side: Side, most: int) -> Reuse:
+def _cut(side: Side, most: int) -> Reuse:
     prompts, _, blocks = prompts_of(side.demand)
     return Reuse(blocks).add_all(islice(prompts, most))
 
@@ -83,8 +88,7 @@ def curves(real: Side, side: Side) -> dict[str, pl.DataFrame]:
     """Return the hit rate over the size of the cache."""
     if not (_has(real) and _has(side)):
         return {}
-    most = min(_count(each) for each in (real, side))
-    a, b = (_reuse(each, most) for each in (real, side))
+    a, b = _of_as_many(real, side)
     if not sum(a.blocks) or not sum(b.blocks):
         return {}
     sizes = _sizes(a.distinct)

@@ -10,8 +10,10 @@ import numpy as np
 import polars as pl
 
 from servescope.analysis import clock
+from servescope.analysis.aspects.prefixes import prompts_of
 from servescope.analysis.clock import Tick
 from servescope.analysis.demand import Demand
+from servescope.analysis.reuse import Reuse
 from servescope.analysis.sample import Floats
 from servescope.traces.errors import InputError
 from servescope.traces.reshape import OWN_PROGRAM, forget_lost_parents
@@ -127,6 +129,12 @@ class Side:
             return pl.DataFrame(schema={"input_tokens": pl.Float64, "output_tokens": pl.Float64})
         needed = [*columns, *(["arrival_s"] if self.demand.timed else [])]
         return self.demand.calls.select(pl.col(needed).cast(pl.Float64)).drop_nulls()
+
+    @cached_property
+    def reuse(self) -> Reuse:
+        """What its prompts find of earlier ones."""
+        prompts, _, most = prompts_of(self.demand)
+        return Reuse(most).add_all(prompts)
 
     def column(self, name: str) -> Floats:
         """Return what is known of a column, in order of arrival; empty where nothing is."""
