@@ -29,7 +29,8 @@ from servescope.loadgen.records import Record
 from servescope.loadgen.simulate import context_of, serve
 from servescope.loadgen.workload import Workload
 from servescope.traces.errors import InputError
-from servescope.traces.reshape import forget_lost_parents
+from servescope.traces.provenance import Provenance
+from servescope.traces.reshape import OWN_PROGRAM, forget_lost_parents
 from servescope.traces.status import OK
 from servescope.traces.trace import Trace
 
@@ -75,6 +76,7 @@ class Service:
     metrics: dict[str, float]
     ttft: tuple[float, ...]
     refused: int
+    several: bool  # calls in any program
     makespan_s: float
 
 
@@ -150,7 +152,7 @@ def compare(
             return service
 
         services = [[[got(get) for get in row] for row in side] for side in pending]
-    several = made[0].several
+    several = services[0][0][0].several
     rows: list[dict[str, object]] = []
     curves = []
     for place, load in enumerate(loads):
@@ -187,13 +189,16 @@ def _any(*traces: Trace) -> bool:
 # --- what is served ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Load:
-    """A workload to be served at several loads; `dropped` calls have no room in the context."""
+    """A trace to be served at several loads; `dropped` calls have no room in the context.
 
-    workload: Workload
-    timed: bool
-    shares: bool
+    It is kept as a table, and made a workload of for every run: many calls with many blocks are
+    large.
+    """
+
+    calls: pl.DataFrame
+    about: Provenance
     dropped: int
 
     @classmethod
@@ -203,46 +208,56 @@ class _Load:
         kept = calls.filter(fits)
         if kept.height < calls.height:
             kept = forget_lost_parents(kept.lazy()).collect()
-        about = trace.provenance
-        return cls(
-            Workload.of(replace(trace, frame=kept.lazy()), texts=False),
-            "arrival_s" in trace.columns and about.arrival_basis == "trace",
-            "prefix_blocks" in trace.columns and about.block_rule != "component",
-            calls.height - kept.height,
-        )
+        return cls(kept, trace.provenance, calls.height - kept.height)
 
     @property
-    def several(self) -> bool:
-        """Whether any program has several calls."""
-        return any(len(program.calls) > 1 for program in self.workload.programs)
+    def timed(self) -> bool:
+        """Whether all programs are on one clock."""
+        return "arrival_s" in self.calls.columns and self.about.arrival_basis == "trace"
 
     @property
-    def span_s(self) -> float:
-        """From the first call's planned moment to the last one's."""
-        planned = [p.start_s + call.offset_s for p in self.workload.programs for call in p.calls]
-        return max(planned) - min(planned)
+    def shares(self) -> bool:
+        """Whether it is known which prompts begin alike."""
+        return "prefix_blocks" in self.calls.columns and self.about.block_rule != "component"
 
-    def at_once(self) -> Workload:
-        """Return the calls all at once, in the order in which they were to come."""
-        return self._with(_scaled(p, _NEAR_S, waits=False) for p in self.workload.programs)
+    @property
+    def workload(self) -> Workload:
+        """The programs that can be sent."""
+        return Workload.of(Trace(self.calls.lazy(), self.about, checked=True), texts=False)
 
     def clock(self, load: float, capacity_s: float) -> tuple[float | None, float]:
         """Return the factor on the clock, or None, and how far programs are apart at a load (s)."""
-        span_s = capacity_s / load
-        factor = span_s / self.span_s if self.timed and self.span_s > 0 else None
-        return factor, span_s / len(self.workload.programs)
+        wanted_s = capacity_s / load
+        own = OWN_PROGRAM if "program_id" in self.calls.columns else col("call_id")
+        apart_s = wanted_s / self.calls.select(own.n_unique()).item()
+        if not self.timed:
+            return None, apart_s
+        first, last = self.calls.select(
+            first=col("arrival_s").min(), last=col("arrival_s").max()
+        ).row(0)
+        return (wanted_s / (last - first) if last > first else None), apart_s
+
+    def at_once(self) -> Workload:
+        """Return the calls all at once, in the order in which they were to come."""
+        whole = self.workload
+        return _with(whole, (_scaled(p, _NEAR_S, waits=False) for p in whole.programs))
 
     def on(self, factor: float | None, apart_s: float) -> Workload:
         """Return the workload on a clock with this factor, or with programs evenly apart."""
+        whole = self.workload
         if factor is not None and self.timed:
-            return self._with(_scaled(program, factor) for program in self.workload.programs)
-        return self._with(
-            msgspec.structs.replace(program, start_s=place * apart_s)
-            for place, program in enumerate(self.workload.programs)
+            return _with(whole, (_scaled(program, factor) for program in whole.programs))
+        return _with(
+            whole,
+            (
+                msgspec.structs.replace(program, start_s=place * apart_s)
+                for place, program in enumerate(whole.programs)
+            ),
         )
 
-    def _with(self, programs: Iterator[Program]) -> Workload:
-        return replace(self.workload, programs=tuple(programs))
+
+def _with(workload: Workload, programs: Iterator[Program]) -> Workload:
+    return replace(workload, programs=tuple(programs))
 
 
 def _scaled(program: Program, factor: float, *, waits: bool = True) -> Program:
@@ -310,7 +325,8 @@ def service_of(workload: Workload, engine: EngineSpec, *, shares: bool) -> Servi
             if f"{name}_p{q}" in METRICS and len(values):
                 metrics[f"{name}_p{q}"] = float(np.quantile(values, q / 100))
     ttft = np.quantile(kept.ttft, _CDF).tolist()
-    return Service(metrics, tuple(ttft), kept.refused, makespan)
+    several = any(len(program.calls) > 1 for program in workload.programs)
+    return Service(metrics, tuple(ttft), kept.refused, several, makespan)
 
 
 @dataclass(frozen=True, slots=True)
