@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from servescope.traces import Run
 
 INTERRUPTED = 130
+NOT_SERVED = "no call of it was served"
 
 
 def conclude(run: Run, as_json: bool, *, quiet: bool = False) -> None:
@@ -31,8 +32,9 @@ def conclude(run: Run, as_json: bool, *, quiet: bool = False) -> None:
         print(render.json(story.title, made).decode())
     elif not quiet:
         console.sections(s for s in made if s.name in ("service", "latencies"))
-    if not quiet:
+    if not quiet or run.info.validity == "invalid":
         console.doubts(made)
+    if not quiet:
         console.say(f"Run: {run.path}\nReport: {page}")
     if run.info.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -70,12 +72,15 @@ def refuse_unmeasured(runs: Sequence[Run]) -> None:
 
 
 def refuse_invalid(runs: Sequence[Run]) -> None:
-    """Raise GateFailed if the numbers of a run say more of the client than of the server."""
+    """Raise GateFailed if a run served no call, or says more of the client than of the server."""
     from servescope.traces.errors import GateFailed
+    from servescope.traces.status import OK
 
     for run in runs:
         if run.info.validity == "invalid":
+            served = (run.rows.select("status").collect()["status"] == OK).any()
+            why = "its numbers say more of the client than of the server" if served else NOT_SERVED
             raise GateFailed(
-                f"{run.path} is invalid: its numbers say more of the client than of the server.",
+                f"{run.path} is invalid: {why}.",
                 "The doubts say how to mend it; what was measured is kept.",
             )

@@ -31,7 +31,7 @@ from servescope.loadgen.program import Call
 from servescope.loadgen.records import Journal, Record
 from servescope.loadgen.replay import Due, Replay
 from servescope.loadgen.texts import texts_of
-from servescope.loadgen.validity import call_doubts
+from servescope.loadgen.validity import Doubts, call_doubts
 from servescope.loadgen.workload import Workload, workload_of
 from servescope.traces.errors import InputError
 from servescope.traces.run import Run, refuse_taken
@@ -62,7 +62,8 @@ def cluster_of(spec: EngineSpec, veil: Veil | None = None) -> Cluster:
 class Simulation:
     """A workload as the engine's source of requests; `record` is given what became of each call.
 
-    Without it all are kept in `records`. `replica` names one by its number, and `shares` says that
+    Without it all are kept in `records`. `refusals` says how many can never be served, and why the
+    first of them, by what would mend it. `replica` names one by its number, and `shares` says that
     prompts have beginnings in common which a prefix cache may know.
     """
 
@@ -75,6 +76,7 @@ class Simulation:
         shares: bool = False,
     ) -> None:
         self.records: list[Record] = []
+        self.refusals: dict[str, tuple[int, Refused]] = {}
         self._record = record or self.records.append
         self._replay = Replay(workload.programs)
         self._block_tokens = workload.block_tokens
@@ -115,6 +117,8 @@ class Simulation:
         due = self._due.pop(request.id)
         record = _record(due, "http_400", now)
         record.error = str(error)
+        count, first = self.refusals.get(error.mend, (0, error))
+        self.refusals[error.mend] = (count + 1, first)
         self._end(due, record, now)
 
     def finished(self, request: Request, now: float) -> None:
@@ -181,7 +185,8 @@ def simulate(
     have. With `check` the system is asked behind a veil, and the invariants of the engine are
     asserted at every event, or at one of `check_every`. Raises OutputExists if `out` is taken,
     InputError for an engine that does not exist, PolicyFailed, Deadlock or BadPlan for a policy
-    that does not work, and Violation for an invariant that is broken.
+    that does not work, and Violation for an invariant that is broken. A run of which no call can
+    ever be served is invalid.
     """
     spec = experiment.engine
     if spec is None:
@@ -224,13 +229,20 @@ def simulate(
     took_s = time.perf_counter() - begun
     journal.flush()
     calls = run.trace.collect()
+    doubts = Doubts()
+    if simulation.refusals and not (calls["status"] == OK).any():
+        doubts.say("No call was served: there is nothing to measure.", "invalid")
+    for count, first in simulation.refusals.values():
+        doubts.say(f"{_calls(count)} can never be served: {first}")
+    for doubt in call_doubts(calls, plan, interrupted=interrupted):
+        doubts.say(doubt)
     run.seal(
         msgspec.structs.replace(
             run_info.ended(info, calls),
             interrupted=interrupted,
             client={"simulation_s": took_s} | ({"checked_events": watch.events} if watch else {}),
-            validity="valid",
-            doubts=(*info.doubts, *call_doubts(calls, plan, interrupted=interrupted)),
+            validity=doubts.validity,
+            doubts=(*info.doubts, *doubts.all()),
         )
     )
     return run
@@ -249,6 +261,10 @@ def serve(
 def context_of(engine: EngineSpec) -> int:
     """Return the most tokens that a prompt and its answer may have together on every replica."""
     return min(each.context_tokens for each in cluster_of(engine).engines)
+
+
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count} calls"
 
 
 def jct_alone(workload: Workload, engine: EngineSpec) -> dict[str, float]:

@@ -13,7 +13,8 @@
     └── GateFailed           1  the work was done and did not pass: the run is invalid
 
 The engine adds leaves of its own: Refused and OutOfBlocks (what was asked does not fit), Deadlock
-(a policy plans nothing), BadPlan (what cannot be) and PolicyFailed (it raises). A failed call of a replay is none of these: it is a row of the result.
+(a policy plans nothing), BadPlan (what cannot be) and PolicyFailed (it raises). A failed call of a
+replay is none of these: it is a row of the result.
 """
 
 

@@ -1,6 +1,7 @@
 """Each verb used as a user would, with what it prints and what it writes."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,20 @@ def test_a_page_is_not_written_over_by_its_own_numbers(
     ended = cli("report", demo / "sarathi", "-o", tmp_path / "page.json")
     assert ended.code == 2
     assert "End it in .html" in ended.err
+
+
+def test_calls_that_can_never_be_served_are_said(cli: Cli, tmp_path: Path) -> None:
+    asked = ["simulate", "azure:sample", "--num-prompts", 20, "--out"]
+    ended = cli(*asked, tmp_path / "few", "--context-tokens", 1000)
+    assert ended.code == 0
+    said = r"doubt: \d+ calls can never be served: This model's maximum context length is 1000 "
+    assert re.search(said, ended.err)
+    page = (tmp_path / "few" / "report.html").read_text()
+    assert "can never be served: This model" in page
+    ended = cli(*asked, tmp_path / "none", "--context-tokens", 2, "-q")
+    assert ended.code == 1
+    assert "20 calls can never be served" in ended.err
+    assert "is invalid: no call of it was served" in ended.err
 
 
 def test_a_name_cannot_lead_out_of_the_folder_of_runs(

@@ -103,6 +103,26 @@ def test_a_prompt_that_the_model_cannot_hold_is_a_failed_row(tmp_path: Path) -> 
     assert failed.height > 0
     assert (failed["input_tokens"] + 0 > 4096 - 1000).all()
     assert any("calls failed" in doubt for doubt in run.info.doubts)
+    said = f"{failed.height} calls can never be served: This model's maximum context length is 4096"
+    assert any(doubt.startswith(said) for doubt in run.info.doubts)
+    assert run.info.validity == "valid"
+
+
+def test_a_run_of_which_nothing_fits_is_invalid_and_says_why(tmp_path: Path) -> None:
+    program = Program("a", 0.0, (Call("a", "a", 0, 60_000, 1),))
+    simulation = Simulation(Workload((program,)))
+    engine = Engine(make_system("sarathi"), lambda load: 1.0, BlockPool(1000), 100_000)
+    virtual.run(Cluster.of(engine), simulation)
+    ((count, first),) = simulation.refusals.values()
+    assert (count, first.wrong) == (1, "The request needs 3751 KV blocks, the engine can give 990.")
+
+    run = simulate(experiment(context_tokens=100), tmp_path / "run")
+    assert run.info.validity == "invalid"
+    none, why, failed = run.info.doubts[-3:]
+    assert none == "No call was served: there is nothing to measure."
+    first = int((run.trace.collect()["status"] == "http_400").sum())
+    assert why.startswith(f"{first} calls can never be served: This model's max")
+    assert f"calls failed ({first} http_400" in failed
 
 
 def test_multi_turn_programs_run_turn_after_turn(tmp_path: Path) -> None:
