@@ -20,17 +20,18 @@ from polars import col
 
 from servescope.analysis.demand import Demand
 from servescope.analysis.models.quantiles import MIN_COUNT, Quantiles, all_rounded, rounded
-from servescope.analysis.models.sessions import Label, Sessions, Turns, framed, named, timed_chains
+from servescope.analysis.models.sequences import Label, timed, unnamed
+from servescope.analysis.models.sessions import Sessions, Turns, framed, named
 from servescope.analysis.sample import Floats, Ints
-from servescope.traces.errors import InputError
 from servescope.traces.trace import Trace
 
 _TANGLED = 0.1  # share of calls that wait for several from which programs are no trees
 _REACH = 16  # calls back among which those that one waits for are sought
+_LABELS = ("model", "call_class")
 _QUARTERS = 4  # of a chain, in each of which sub-agents start as often
 _WANTED = (
     *("call_id", "program_id", "turn", "parents", "arrival_s", "input_tokens", "output_tokens"),
-    *("delay_s", "delay_kind", "observed_e2e_s", "model", "call_class"),
+    *("delay_s", "delay_kind", "observed_e2e_s", *_LABELS),
 )
 
 
@@ -39,8 +40,9 @@ class Forks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     With the chance `some` a program has calls that start any, a `share` of its calls, in the
     `quarters` of the chain by their shares; then `at_once` start together. With the chance
-    `beside_some`, `beside` begin with the program itself. Their first call comes `launch_s` after. With the chance `waited` a call of
-    the main chain waits for them, `until` calls after the one that started them.
+    `beside_some`, `beside` begin with the program itself. Their first call comes `launch_s` after.
+    With the chance `waited` a call of the main chain waits for one, `until` calls after that which
+    started it.
     """
 
     some: float
@@ -75,10 +77,7 @@ class Agents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """
         trace = source.trace if isinstance(source, Demand) else source
         if "program_id" not in trace.columns:
-            raise InputError(
-                "No call of the trace names the session or program it belongs to.",
-                "Model its calls as independent, or name the column with program_id.",
-            )
+            raise unnamed()
         if "parents" not in trace.columns:
             return cls(main=Sessions.fit(source, min_count))
         order = [name for name in ("turn", "arrival_s") if name in trace.columns]
@@ -95,13 +94,13 @@ class Agents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         calls = calls.with_columns(
             program_id=pl.Series(parts.chain), main=pl.Series(parts.is_main[parts.chain])
         ).sort("program_id", maintain_order=True)
-        main = Sessions.of(timed_chains(calls.filter("main")), min_count)
+        main = Sessions.of(timed(calls.filter("main")), min_count)
         if (~parts.is_main).sum() < min_count:
             return cls(main=main)
         begun = calls.filter(~col("main")).group_by("program_id", maintain_order=True).first()
         return cls(
             main=main,
-            subs=Sessions.of(timed_chains(calls.filter(~col("main"))), min_count),
+            subs=Sessions.of(timed(calls.filter(~col("main"))), min_count),
             forks=_forks(parts, begun, min_count),
         )
 
@@ -155,7 +154,7 @@ class _Parts:
     """
 
     chain: Ints
-    is_main: np.ndarray
+    is_main: npt.NDArray[np.bool_]
     calls: Ints
     home: Ints
     after: Ints
@@ -170,10 +169,9 @@ class _Parts:
             for row, names in enumerate(calls["parents"].to_list())
         ]
         program = calls["program_id"].rle_id().to_list()
-        label = calls.select(
-            pl.struct([name for name in ("model", "call_class") if name in calls.columns] or ["program_id"])
-            .rank("dense")
-        ).to_series().to_list()  # fmt: skip
+        texts = [col(name).cast(pl.String) for name in _LABELS if name in calls.columns]
+        label = calls.select(pl.concat_str([pl.lit(""), *texts], ignore_nulls=True)).to_series()
+        labels = label.to_list()
         many = len(waits)
         height = [1] * many
         for row in range(many - 1, -1, -1):
@@ -183,7 +181,7 @@ class _Parts:
         best: dict[int, tuple[bool, bool, int, int]] = {}
         for row, parents in enumerate(waits):
             before = parents[0] if parents else -1 - program[row]
-            alike = bool(parents) and label[before] == label[row]
+            alike = bool(parents) and labels[before] == labels[row]
             rank = (len(parents) > 1, alike, height[row], -row)
             best[before] = max(best.get(before, rank), rank)
         chain, step = [0] * many, [0] * many
@@ -220,11 +218,16 @@ class _Parts:
                 hangs.append((chain[before], step[before]))
             else:
                 hangs.append(hangs[chain[before]])
-        home, after = np.array(hangs, np.int64).reshape(-1, 2).T
-        lag = [max(until.get(each, 0), 0) for each in range(len(long))]
-        as_ints = (np.array(each, np.int64) for each in (chain, long, home, after, lag))
-        numbered, sizes, home, after, waited = as_ints
-        return cls(numbered, np.array(is_main), sizes, home, after, waited)
+        homes = np.array(hangs, np.int64).reshape(-1, 2)
+        lags = [max(until.get(each, 0), 0) for each in range(len(long))]
+        return cls(
+            chain=np.array(chain, np.int64),
+            is_main=np.array(is_main),
+            calls=np.array(long, np.int64),
+            home=homes[:, 0],
+            after=homes[:, 1],
+            until=np.array(lags, np.int64),
+        )
 
 
 def _forks(parts: _Parts, begun: pl.DataFrame, min_count: int) -> Forks:
@@ -316,7 +319,7 @@ def _by_arrival(calls: pl.DataFrame) -> pl.DataFrame:
     """Return programs as chains in order of arrival, each call as long after as it arrived."""
     ordered = calls.sort("program_id", "arrival_s", maintain_order=True)
     inside = col("program_id") == col("program_id").shift(1)
-    return timed_chains(ordered.with_columns(delay_s=pl.when(inside).then(col("arrival_s").diff())))
+    return timed(ordered.with_columns(delay_s=pl.when(inside).then(col("arrival_s").diff())))
 
 
 def _tangled(drawn: Turns, model: Sessions) -> pl.DataFrame:
@@ -324,14 +327,14 @@ def _tangled(drawn: Turns, model: Sessions) -> pl.DataFrame:
 
     A call waits for those that ended before it arrived, but for those that one of them waited for.
     """
-    timed = replace(drawn, service_s=np.zeros(len(drawn.turn)))
-    frame = framed(timed, timed.offsets(), model)
+    apart = replace(drawn, service_s=np.zeros(len(drawn.turn)))
+    frame = framed(apart, apart.offsets(), model)
     many = np.bincount(drawn.program)
     order = (np.cumsum(many) - many)[drawn.program] + drawn.turn
     took = np.empty(len(order))
     took[order] = drawn.service_s
     at = np.empty(len(order))
-    at[order] = timed.offsets()
+    at[order] = apart.offsets()
     if model.longest_s is not None:
         kept = at <= model.longest_s
         took, at = took[kept], at[kept]
@@ -450,12 +453,12 @@ def _joined(model: Agents, main: Turns, subs: Turns, hung: _Hung) -> pl.DataFram
         ]
     )
     lengths = {
-        name: pl.Series(np.concatenate(values)[order]).cast(pl.Int32)
-        for name, values in (
-            ("input_tokens", (main.inputs, subs.inputs)),
-            ("output_tokens", (main.outputs, subs.outputs)),
+        name: pl.Series(np.concatenate((of_main, of_subs))[order]).cast(pl.Int32)
+        for name, of_main, of_subs in (
+            ("input_tokens", main.inputs, subs.inputs),
+            ("output_tokens", main.outputs, subs.outputs),
         )
-        if values[0] is not None and values[1] is not None
+        if of_main is not None and of_subs is not None
     }
     label = np.concatenate((main.label, len(model.main.labels) + subs.label))
     return (

@@ -61,7 +61,7 @@ class Effects(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
                 latent(ranks[pair + lag, a], ranks[pair, b])
                 for lag, pair in zip(_LAGS, pairs, strict=True)
             ]
-            return (np.array(found) - length[a] * length[b]) / scale[a, b]
+            return np.asarray((np.array(found) - length[a] * length[b]) / scale[a, b])
 
         weights = np.array([len(pair) for pair in pairs], np.float64)
         decay = np.array([[apart(a, b) for b in range(many)] for a in range(many)])

@@ -33,8 +33,8 @@ class Growth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     It is shorter than the one before with a chance in `cut`, up to each of the `edges` of that one,
     and above the last; then `kept` is the share that is left of it. Else `grown` is by how much it
     exceeds the `base`, given what it depends `of`: the prompt before, its answer, or the context,
-    which is both. There is one law up to each of the `places` of the prompt before. Prompts stay within `bounds`, the means of the few least
-    and greatest.
+    which is both. There is one law up to each of the `places` of the prompt before. Prompts stay
+    within `bounds`, the means of the few least and greatest.
     """
 
     base: Before
@@ -158,7 +158,7 @@ def _before(what: Before, last: Floats, answer: Floats | None) -> Floats:
 
 
 def _hazard(
-    last: Floats, shorter: Floats, min_count: int
+    last: Floats, shorter: npt.NDArray[np.bool_], min_count: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the chance of a cut in stretches of the prompt before, each with as many cuts."""
     cuts = np.sort(last[shorter])

@@ -8,14 +8,13 @@ functions of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
 import msgspec
 import numpy as np
 import polars as pl
-from polars import col
 from scipy.special import ndtr
 
 from servescope.analysis.copulas import mid_ranks
@@ -24,9 +23,9 @@ from servescope.analysis.models.effects import Effects, scores
 from servescope.analysis.models.given import Given
 from servescope.analysis.models.growth import Growth
 from servescope.analysis.models.quantiles import MIN_COUNT, Quantiles, rounded
+from servescope.analysis.models.sequences import Label, Sequences, in_order
 from servescope.analysis.models.succession import Succession
 from servescope.analysis.sample import Floats, Ints
-from servescope.traces.errors import InputError
 from servescope.traces.trace import Trace
 
 PAUSE, GROWTH, OUTPUT, SERVICE = range(4)  # the numbers whose dependence `effects` holds
@@ -36,13 +35,6 @@ _NONE_S = 1e-3  # a median time of calls below which they are said to take none
 _TRIAL = 60_000  # calls drawn to see how answers and prompts correlate
 _MOST_TILT = 0.5
 _LONGEST = 2.0  # of the longest sessions seen
-
-
-class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What calls were for: a model and a class, null where the trace does not say."""
-
-    model: str | None = None
-    call_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +70,9 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """A model of sessions: of turns, pauses, prompts and answers, and of what they share.
 
     `pauses` are given the turn, one for each of `kinds`. `first_inputs` are prompts given the number
-    of turns. `outputs` are
-    given the prompt, with what `tilt` adds to their score by the prompt's, `service` (s that a call took) the answer. No turn begins later than
-    `longest_s` after the first. What a trace does not have is None.
+    of turns. `outputs` are given the prompt, with `tilt` of its score added to theirs, `service` (s
+    that a call took) given the answer. No turn begins later than `longest_s` after the first. What
+    a trace does not have is None.
     """
 
     programs: int
@@ -105,12 +97,12 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Raises InputError where no call names its program.
         """
         demand = source if isinstance(source, Demand) else Demand.of(source)
-        return cls.of(chains(demand), min_count)
+        return cls.of(in_order(demand), min_count)
 
     @classmethod
     def of(cls, calls: pl.DataFrame, min_count: int = MIN_COUNT) -> Sessions:
-        """Fit chains: a table as `chains` gives it."""
-        table = _Table.of(calls, min_count)
+        """Fit programs that are chains: a table as `sequences.timed` returns it."""
+        table = Sequences.of(calls, min_count)
         count = np.bincount(table.program)
         turns = Quantiles.fit(count, min_count, whole=True)
         ranks = np.full((len(table.turn), 4), np.nan)
@@ -169,7 +161,7 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         effects = Effects.fit(ranks, lengths, table.program, (GROWTH,))
         return msgspec.structs.replace(shell, effects=effects)._tilted(table)
 
-    def _tilted(self, table: _Table) -> Sessions:
+    def _tilted(self, table: Sequences) -> Sessions:
         """Return the model with the rank correlation of prompt and answer that the calls have.
 
         Answers make prompts grow, so those of a session that has long ones are long too, and more
@@ -255,9 +247,9 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return framed(drawn, drawn.offsets(), self)
 
     def log_score(self, source: Demand | Trace) -> float:
-        """Return the log-likelihood of the turns and pauses of a trace, as if independent (nats)."""
+        """Return the log-likelihood of turns and pauses (nats), as if they were independent."""
         demand = source if isinstance(source, Demand) else Demand.of(source)
-        table = _Table.of(chains(demand), 1)
+        table = Sequences.of(in_order(demand), 1)
         score = self.turns.log_score(np.bincount(table.program).astype(np.float64))
         known = (table.turn > 0) & np.isfinite(table.pause_s)
         for kind, name in enumerate(table.kinds):
@@ -304,7 +296,7 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             mine = (kind == each) & (turn > 0)
             cells = law.cells(turn.astype(np.float64))
             edges = [0, *(int(edge) for edge in law.edges), np.inf]
-            for cell, (above, upto) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+            for cell, (above, upto) in enumerate(itertools.pairwise(edges)):
                 here = np.flatnonzero(mine & (cells == cell))
                 weights = np.clip(long - 1, above, upto) - above
                 ranks[here, PAUSE] = _weighed(place[here], weights)
@@ -314,44 +306,6 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def _standing(self) -> Floats:
         """Turns of programs that stand for all, ascending."""
         return np.maximum(self.turns.at((np.arange(_GRID) + 0.5) / _GRID), 1.0)
-
-
-def chains(demand: Demand) -> pl.DataFrame:
-    """Return the calls that name a program, ordered by program and turn, with what a chain needs.
-
-    `pause_s` is since the call before ended and `service_s` how long a call took: measured, or what
-    lies between two arrivals besides the pause. Raises InputError if no call names a program.
-    """
-    if "program_id" not in demand.columns:
-        raise InputError(
-            "No call of the trace names the session or program it belongs to.",
-            "Model its calls as independent, or name the column with program_id.",
-        )
-    there = demand.columns
-    order = [name for name in ("turn", "arrival_s") if name in there]
-    calls = demand.calls.filter(col("program_id").is_not_null()).sort(
-        "program_id", *order, maintain_order=True
-    )
-    return timed_chains(calls)
-
-
-def timed_chains(calls: pl.DataFrame) -> pl.DataFrame:
-    """Add pauses and times of calls to chains that are ordered by program and turn."""
-    there = calls.columns
-    inside = col("program_id") == col("program_id").shift(1)
-    gap = pl.when(inside).then(col("arrival_s").diff()) if "arrival_s" in there else pl.lit(None)
-    measured = col("observed_e2e_s") if "observed_e2e_s" in there else pl.lit(None)
-    measured = measured.cast(pl.Float64)
-    pause = col("delay_s") if "delay_s" in there else gap - measured.shift(1).fill_null(0.0)
-    calls = calls.with_columns(
-        pause_s=pl.when(inside).then(pause).cast(pl.Float64).clip(0.0),
-        gap_s=gap.cast(pl.Float64),
-        service_s=measured,
-    )
-    if "observed_e2e_s" not in there:
-        between = (col("gap_s") - col("pause_s")).clip(0.0)
-        calls = calls.with_columns(service_s=pl.when(inside.shift(-1)).then(between.shift(-1)))
-    return calls
 
 
 def framed(drawn: Turns, offset_s: Floats, model: Sessions) -> pl.DataFrame:
@@ -395,91 +349,12 @@ def named(codes: Ints, names: tuple[str, ...]) -> pl.Series:
     return pl.Series(names).gather(codes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """The columns of chains as arrays, ordered by program and turn; programs count from 0."""
-
-    program: Ints
-    turn: Ints
-    pause_s: Floats
-    kind: Ints
-    kinds: tuple[str, ...]
-    inputs: Floats | None
-    outputs: Floats | None
-    service_s: Floats
-    gap_s: Floats
-    label: Ints
-    labels: tuple[Label, ...]
-
-    @classmethod
-    def of(cls, calls: pl.DataFrame, min_count: int) -> _Table:
-        if not calls.height:
-            raise InputError("There are no sessions to fit.", "Give a trace that has some.")
-        begins = (calls["program_id"] != calls["program_id"].shift(1)).fill_null(True).to_numpy()
-        program = np.cumsum(begins) - 1
-        first = np.flatnonzero(begins)
-        turn = np.arange(calls.height) - first[program]
-        pauses = calls.filter(col("pause_s").is_not_null())
-        kind = pl.col("delay_kind").cast(pl.String) if "delay_kind" in calls.columns else None
-        kinds: tuple[str, ...] = ()
-        code = np.zeros(calls.height, np.int64)
-        if pauses.height:
-            named = pl.lit("unknown") if kind is None else kind.fill_null("unknown")
-            counts = pauses.with_columns(kind=named)["kind"].value_counts().sort("count", "kind")
-            often = counts.filter(col("count") >= min_count)["kind"].to_list()
-            kinds = tuple(reversed(often or counts["kind"].to_list()[-1:]))
-            code = _codes(calls.with_columns(kind=named)["kind"], kinds)
-        model, call_class = (
-            col(name).cast(pl.String) if name in calls.columns else pl.lit(None, pl.String)
-            for name in ("model", "call_class")
-        )
-        said = calls.with_columns(label=pl.struct(model=model, call_class=call_class))["label"]
-        shares = said.value_counts().sort("count", descending=True, maintain_order=True)
-        often = shares.filter(col("count") >= min_count)["label"].to_list()
-        often = often or shares["label"].to_list()[:1]
-        labels = tuple(Label(**each) for each in often)
-        wanted = (
-            said.struct.field("model").fill_null("")
-            + "\0"
-            + said.struct.field("call_class").fill_null("")
-        )
-        return cls(
-            program,
-            turn,
-            _numbers(calls["pause_s"]),
-            code,
-            kinds,
-            *(
-                _numbers(calls[name].fill_null(strategy="forward").fill_null(0))
-                if name in calls.columns and calls[name].count()
-                else None
-                for name in ("input_tokens", "output_tokens")
-            ),
-            _numbers(calls["service_s"]),
-            _numbers(calls["gap_s"]),
-            _codes(wanted, tuple(f"{e.model or ''}\0{e.call_class or ''}" for e in labels)),
-            labels,
-        )
-
-
-def _numbers(series: pl.Series) -> Floats:
-    return series.cast(pl.Float64).fill_null(np.nan).to_numpy()
-
-
-def _codes(names: pl.Series, known: tuple[str, ...]) -> Ints:
-    """Return the place of each name among the known ones; 0, the commonest, of any other."""
-    found = names.replace_strict(
-        list(known), list(range(len(known))), default=0, return_dtype=pl.Int64
-    )
-    return found.to_numpy()
-
-
 def _spearman(x: Floats, y: Floats) -> float:
     a, b = (mid_ranks(each.astype(np.int64)) for each in (x, y))
     return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
 
 
-def _longest(table: _Table, min_count: int) -> float | None:
+def _longest(table: Sequences, min_count: int) -> float | None:
     """Return a time (s) that no session outlasts: twice the mean of the longest few."""
     step = np.where(np.isfinite(table.gap_s), table.gap_s, np.nan_to_num(table.pause_s))
     lasted = np.sort(np.bincount(table.program, weights=np.maximum(step, 0)))
@@ -497,7 +372,7 @@ def _weighed(place: Floats, weights: Floats) -> Floats:
     if not weights.any():
         return np.full(len(place), 0.5)
     upto = np.concatenate(([0.0], np.cumsum(weights)))
-    return np.interp(place, np.linspace(0, 1, len(upto)), upto / upto[-1])
+    return np.asarray(np.interp(place, np.linspace(0, 1, len(upto)), upto / upto[-1]))
 
 
 def _followed(chain: Succession, u: Floats, alive: tuple[int, ...]) -> Ints:

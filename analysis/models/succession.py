@@ -48,4 +48,4 @@ def _shares(counts: Floats, otherwise: Floats, min_count: int) -> tuple[float, .
 
 
 def _picked(upto: Floats, u: Floats) -> Ints:
-    return (u[:, None] >= upto[..., :-1]).sum(axis=-1)
+    return np.asarray((u[:, None] >= upto[..., :-1]).sum(axis=-1))
