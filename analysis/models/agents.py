@@ -21,7 +21,7 @@ from polars import col
 from servescope.analysis.demand import Demand
 from servescope.analysis.models.quantiles import MIN_COUNT, Quantiles, all_rounded, rounded
 from servescope.analysis.models.sequences import Label, timed, unnamed
-from servescope.analysis.models.sessions import Sessions, Turns, framed, named
+from servescope.analysis.models.sessions import Sessions, Turns, framed, listed, named
 from servescope.analysis.sample import Floats, Ints
 from servescope.traces.trace import Trace
 
@@ -119,6 +119,8 @@ class Agents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
         Turns are in the order of arrival; a call may wait for several `parents`.
         """
+        if not count:
+            return self.sample(rng, 1).clear()
         main = self.main.draw(rng, count)
         if self.tangled:
             return _tangled(main, self.main)
@@ -347,29 +349,19 @@ def _tangled(drawn: Turns, model: Sessions) -> pl.DataFrame:
         latest[back:] = np.where(
             over[back, back:], np.maximum(latest[back:], at[:-back]), latest[back:]
         )
-    rows, parents, since = [], [], np.full(len(at), -np.inf)
-    for back in range(_REACH, 0, -1):
+    since = np.full(len(at), -np.inf)
+    first = np.full(len(at), -1)
+    rows, parents = [], []
+    for back in range(1, _REACH + 1):
         row = np.flatnonzero(over[back])
         row = row[(end[row - back] > latest[row]) | (at[row - back] == latest[row])]
-        rows.append(row)
-        parents.append(turn[row - back])
         since[row] = np.maximum(since[row], end[row - back])
-    links = (
-        pl.DataFrame({"row": np.concatenate(rows), "parents": np.concatenate(parents)})
-        .group_by("row", maintain_order=True)
-        .agg("parents")
-    )
-    return (
-        frame.drop("parents")
-        .with_columns(row=pl.int_range(pl.len()), delay_s=pl.Series(at - since))
-        .join(links, on="row", how="left", maintain_order="left")
-        .drop("row")
-        .with_columns(
-            delay_s=pl.when(col("parents").is_not_null()).then("delay_s"),
-            delay_kind=pl.when(col("parents").is_not_null()).then("delay_kind"),
-            parents=col("parents").fill_null(pl.lit([], pl.List(pl.Int32))),
-        )
-    )
+        more = row[first[row] >= 0]
+        rows.append(more)
+        parents.append(turn[more - back])
+        first[row] = np.where(first[row] < 0, turn[row - back], first[row])
+    waits = listed(first, np.concatenate(rows), np.concatenate(parents))
+    return _paused(frame.with_columns(waits, delay_s=pl.Series(at - since)))
 
 
 def _joined(model: Agents, main: Turns, subs: Turns, hung: _Hung) -> pl.DataFrame:
@@ -418,8 +410,8 @@ def _joined(model: Agents, main: Turns, subs: Turns, hung: _Hung) -> pl.DataFram
     names = program[order]
     begins = np.concatenate(([True], names[1:] != names[:-1]))[: len(names)]
     turn = np.arange(len(names)) - np.flatnonzero(begins)[np.cumsum(begins) - 1]
-    number = np.full(len(offset), -1)
-    number[order] = turn
+    number, position = np.full(len(offset), -1), np.full(len(offset), -1)
+    number[order], position[order] = turn, np.arange(len(order))
 
     later = np.flatnonzero(main.turn > 0)
     rows = np.cumsum((0, *main.alive))[:-1]
@@ -429,15 +421,15 @@ def _joined(model: Agents, main: Turns, subs: Turns, hung: _Hung) -> pl.DataFram
     before_inner = starts[subs.turn[inner] - 1] + inner - starts[subs.turn[inner]]
     first = np.flatnonzero(subs.turn == 0)
     hangs = hung.row[subs.program[first]] >= 0
-    child = np.concatenate((later, size + inner, size + first[hangs], hung.join[waits]))
-    parent = np.concatenate(
-        (previous, size + before_inner, hung.row[subs.program[first]][hangs], size + last[waits])
-    )
-    links = (
-        pl.DataFrame({"row": child, "parents": number[parent].astype(np.int32)})
-        .filter(pl.Series(number[child] >= 0))
-        .group_by("row", maintain_order=True)
-        .agg("parents")
+    parent = np.full(len(offset), -1)
+    parent[later], parent[size + inner] = previous, size + before_inner
+    parent[size + first[hangs]] = hung.row[subs.program[first]][hangs]
+    there = np.where(parent >= 0, number[parent], -1)
+    waiting = number[hung.join[waits]] >= 0
+    parents = listed(
+        there[order],
+        position[hung.join[waits][waiting]],
+        number[size + last[waits][waiting]],
     )
     launched = np.where(subs.turn == 0, hung.launch_s[subs.program], subs.pause_s)
     kinds = pl.concat(
@@ -461,24 +453,24 @@ def _joined(model: Agents, main: Turns, subs: Turns, hung: _Hung) -> pl.DataFram
         if of_main is not None and of_subs is not None
     }
     label = np.concatenate((main.label, len(model.main.labels) + subs.label))
-    return (
-        pl.DataFrame(
-            {
-                "row": order,
-                "program": names,
-                "turn": turn.astype(np.int32),
-                "offset_s": offset[order],
-                "delay_s": np.concatenate((main.pause_s, launched))[order],
-                "delay_kind": kinds.gather(order),
-                **lengths,
-                "label": label[order].astype(np.int32),
-            }
-        )
-        .join(links, on="row", how="left", maintain_order="left")
-        .drop("row")
-        .with_columns(
-            delay_s=pl.when(col("parents").is_not_null()).then("delay_s"),
-            delay_kind=pl.when(col("parents").is_not_null()).then("delay_kind"),
-            parents=col("parents").fill_null(pl.lit([], pl.List(pl.Int32))),
-        )
+    frame = pl.DataFrame(
+        {
+            "program": names,
+            "turn": turn.astype(np.int32),
+            "offset_s": offset[order],
+            "delay_s": np.concatenate((main.pause_s, launched))[order],
+            "delay_kind": kinds.gather(order),
+            **lengths,
+            "label": label[order].astype(np.int32),
+            "parents": parents,
+        }
+    )
+    return _paused(frame)
+
+
+def _paused(frame: pl.DataFrame) -> pl.DataFrame:
+    """Take the pauses off calls that wait for none."""
+    waits = col("parents").list.len() > 0
+    return frame.with_columns(
+        pl.when(waits).then(name).alias(name) for name in ("delay_s", "delay_kind")
     )

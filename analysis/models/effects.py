@@ -97,6 +97,8 @@ class Effects(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         pull = np.array(self.length)
         keeps = np.array(self.carried)
         call = np.array(self.call)
+        if not alive:
+            return np.zeros((0, many))
         effect = rng.standard_normal((alive[0], many)) @ _root(np.array(self.program)).T
         fresh = rng.standard_normal((sum(alive), many))
         scores = fresh @ _root(call - keeps @ call @ keeps.T).T

@@ -15,6 +15,7 @@ from functools import cached_property
 import msgspec
 import numpy as np
 import polars as pl
+from polars import col
 from scipy.special import ndtr
 
 from servescope.analysis.copulas import mid_ranks
@@ -69,10 +70,10 @@ class Turns:
 class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """A model of sessions: of turns, pauses, prompts and answers, and of what they share.
 
-    `pauses` are given the turn, one for each of `kinds`. `first_inputs` are prompts given the number
-    of turns. `outputs` are given the prompt, with `tilt` of its score added to theirs, `service` (s
-    that a call took) given the answer. No turn begins later than `longest_s` after the first. What
-    a trace does not have is None.
+    `pauses` are given the turn, one for each of `kinds`. `first_inputs` are prompts given how many
+    turns there are, `outputs` are given the prompt, with `tilt` of its score added to theirs, and
+    `service` (s that a call took) the answer. No turn begins later than `longest_s` after the
+    first. What a trace does not have is None.
     """
 
     programs: int
@@ -138,15 +139,16 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             service = Given.fit(given, table.service_s[took], min_count)
             ranks[took, SERVICE] = service.rank(given, table.service_s[took])
 
+        follow = None
+        if kinds:
+            follow = Succession.fit(table.kind[later], table.program[later], len(kinds), min_count)
         place = turns.rank(count.astype(np.float64))
         shell = cls(
             programs=len(count),
             turns=turns,
             effects=Effects.none(4),
             kinds=tuple(kinds),
-            kinds_follow=Succession.fit(table.kind[later], table.program[later], len(kinds), min_count)
-            if kinds
-            else None,
+            kinds_follow=follow,
             pauses=tuple(pauses),
             labels=table.labels,
             labels_follow=Succession.fit(table.label, table.program, len(table.labels), min_count),
@@ -156,7 +158,7 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             tilt=0.0,
             service=service,
             longest_s=_longest(table, min_count),
-        )  # fmt: skip
+        )
         lengths = shell._lengths(place[table.program], table.turn, table.kind)
         effects = Effects.fit(ranks, lengths, table.program, (GROWTH,))
         return msgspec.structs.replace(shell, effects=effects)._tilted(table)
@@ -243,6 +245,8 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         did in the trace; `delay_s` the pause since its parent ended. `label` is a place in
         `labels`, `parents` are turns. Token counts are there where the trace has them.
         """
+        if not count:
+            return self.sample(rng, 1).clear()
         drawn = self.draw(rng, count)
         return framed(drawn, drawn.offsets(), self)
 
@@ -317,7 +321,6 @@ def framed(drawn: Turns, offset_s: Floats, model: Sessions) -> pl.DataFrame:
         order = order[offset_s[order] <= model.longest_s]
     turn = drawn.turn[order]
     later = turn > 0
-    parents = pl.Series(turn - 1, dtype=pl.Int32).reshape((-1, 1)).arr.to_list()
     lengths = {
         name: pl.Series(values[order]).cast(pl.Int32)
         for name, values in (("input_tokens", drawn.inputs), ("output_tokens", drawn.outputs))
@@ -332,14 +335,28 @@ def framed(drawn: Turns, offset_s: Floats, model: Sessions) -> pl.DataFrame:
             "delay_kind": named(drawn.kind[order], model.kinds),
             **lengths,
             "label": drawn.label[order].astype(np.int32),
-            "parents": parents,
+            "parents": listed(turn - 1, turn[:0], turn[:0]),
             "later": later,
         }
     ).with_columns(
         delay_s=pl.when("later").then("delay_s"),
         delay_kind=pl.when("later").then("delay_kind"),
-        parents=pl.when("later").then("parents").otherwise(pl.lit([], pl.List(pl.Int32))),
     ).drop("later")  # fmt: skip
+
+
+def listed(parent: Ints, rows: Ints, others: Ints) -> pl.Series:
+    """Return the parents of calls: the one of each (-1: none), and others of some rows."""
+    frame = pl.DataFrame({"row": np.arange(len(parent)), "one": parent.astype(np.int32)})
+    none = pl.lit([], pl.List(pl.Int32))
+    lists = pl.when(col("one") >= 0).then(col("one").reshape((-1, 1)).arr.to_list())
+    frame = frame.select("row", lists.otherwise(none).alias("parents"))
+    if len(rows):
+        more = pl.DataFrame({"row": rows, "others": others.astype(np.int32)})
+        several = more.group_by("row").agg(col("others").sort())
+        frame = frame.join(several, on="row", how="left", maintain_order="left").with_columns(
+            pl.concat_list("parents", col("others").fill_null(none))
+        )
+    return frame["parents"]
 
 
 def named(codes: Ints, names: tuple[str, ...]) -> pl.Series:
