@@ -35,13 +35,17 @@ from servescope.engine.request import Request, Status
 from servescope.engine.step_time import Load
 from servescope.traces.errors import InputError, ServescopeError
 
+# So many steps that preempt, and no token computed for the first time, lead to nothing: who
+# preempts for somebody's sake lets that one get on, beyond what it has to compute again.
+IN_VAIN = 1000
+
 
 class Refused(InputError):
     """The engine can never serve this request."""
 
 
 class Deadlock(ServescopeError):
-    """There is work, and the policy plans none of it."""
+    """There is work, and what the policy plans never gets it done."""
 
 
 class Violation(ServescopeError):
@@ -130,6 +134,8 @@ class Engine:
         self._receiving: dict[Request, None] = {}  # admitted, and their keys and values on the way
         self._handed: dict[str, int] = {}  # blocks of requests that go on elsewhere, until copied
         self._reserved = 0  # blocks for requests that are to come from elsewhere
+        self._in_vain = 0  # steps that preempt, since a token is known to have been new
+        self._known_tokens = 0  # of answers, when that was looked at
         self._now = 0.0
 
     @property
@@ -234,8 +240,10 @@ class Engine:
             raise self._bad(flaw) from None
 
     def _carry_out(self, batch: Batch, now: float, until: float, lane: str) -> Step | None:
-        for request in batch.preempt:
-            self._preempt(request, batch.swap)
+        if batch.preempt:
+            self._require_progress()
+            for request in batch.preempt:
+                self._preempt(request, batch.swap)
         for request, _ in batch.admit:  # before any block is taken, which may drop what they find
             self._take_out(request)
         swapped = 0
@@ -585,6 +593,23 @@ class Engine:
                 self.counters.found_tokens += request.found_tokens
         return brought
 
+    def _require_progress(self) -> None:
+        """Raise Deadlock when many steps have preempted, and no token was new between them."""
+        self._in_vain += 1
+        if self._in_vain <= IN_VAIN:
+            return
+        further = [each for each in self._prefilling if each._computed > each._reached]
+        for request in further:
+            request._reached = request._computed
+        before, self._known_tokens = self._known_tokens, self.counters.generation_tokens
+        if not further and self._known_tokens == before:
+            raise Deadlock(
+                f"{type(self.system).__name__} has preempted in {IN_VAIN} steps, and since the "
+                "first of them no request has got a token that it had not had before.",
+                "It preempts what it admits: let some request get on before it is preempted again.",
+            )
+        self._in_vain = 0
+
     def _preempt(self, request: Request, swap: bool) -> None:
         if request in self._decoding:
             self._decoding.remove(request)
@@ -595,6 +620,9 @@ class Engine:
         for step in self._steps.values():  # of another lane: what it computes is lost
             step.prefill = [each for each in step.prefill if each[0] is not request]
         self.counters.preemptions += 1
+        if request._computed > request._reached:
+            request._reached = request._computed
+            self._in_vain = 0
         self._give_back(request)
         if swap:
             request.swapped = True

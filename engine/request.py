@@ -74,6 +74,9 @@ class Request:
     _place: int = field(default=0, init=False)  # among all that ever joined those that decode
     _node: Node | None = field(default=None, init=False)  # of the prefix cache, and held
     _shared: int = field(default=0, init=False)  # blocks of the prefix cache among its own
+    _reached: int = field(
+        default=0, init=False
+    )  # the most tokens known to have been computed of it
     _preempted_s: float | None = field(default=None, init=False)  # while it is not where it was
     _remote: bool = field(default=False, init=False)  # its keys and values are at another replica
 

@@ -1,7 +1,7 @@
 import random
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +18,7 @@ from servescope.engine.systems import make_system
 from servescope.engine.systems.sarathi import Sarathi
 from servescope.engine.systems.vllm_v0 import VllmV0
 
+Simulate = Callable[[Engine, Iterable[Request]], Any]
 SCHEDULERS = ("vllm_v0", "sarathi")  # systems that are no more than a plan
 
 
@@ -361,6 +362,69 @@ def test_a_policy_that_plans_nothing_is_a_deadlock() -> None:
     engine.submit(Request("a", 10, 1, 0.0), 0.0)
     with pytest.raises(Deadlock, match="Lazy plans nothing, with 1 requests waiting"):
         engine.begin(0.0)
+
+
+class Seesaw:
+    """Preempts who runs and admits who waits, so many tokens at a time."""
+
+    def __init__(self, piece: int) -> None:
+        self.piece = piece
+
+    def plan(self, view: View) -> Batch:
+        first = view.waiting[0]
+        piece = min(self.piece, first.remaining)
+        return Batch([*view.prefilling], False, [(first, 1)], [(first, piece)])
+
+
+class Ratchet(Seesaw):
+    """The same, but every turn reaches one token further than the one before."""
+
+    def plan(self, view: View) -> Batch:
+        self.piece += 1
+        return super().plan(view)
+
+
+def test_a_policy_that_preempts_all_it_admits_is_a_deadlock(simulate: Simulate) -> None:
+    """Two prompts of 100 tokens, of which 16 are computed over and over."""
+    engine = engine_with(Seesaw(16))
+    with pytest.raises(Deadlock, match="Seesaw has preempted in 1000 steps, and since"):
+        simulate(engine, [Request("a", 100, 2, 0.0), Request("b", 100, 2, 0.0)])
+    assert engine.counters.preemptions < 1010
+
+
+def test_preemptions_that_leave_somebody_further_are_none() -> None:
+    engine = engine_with(Ratchet(1), blocks=1000)
+    for name in "ab":
+        engine.submit(Request(name, 5000, 1, 0.0), 0.0)
+    now = 0.0
+    for _ in range(3000):
+        begun = engine.begin(now)
+        assert begun is not None
+        engine.finish(begun)
+        now = begun.ends_s
+    assert engine.counters.preemptions == 2999
+
+
+def test_a_long_prompt_beside_preemptions_gets_on() -> None:
+    """One prompt grows by a token a step, while all others take turns in vain."""
+
+    class Beside:
+        def plan(self, view: View) -> Batch:
+            (long, *others), first = view.prefilling or (None,), view.waiting[0]
+            if long is None:
+                return Batch(admit=[(first, 400)], prefill=[(first, 1)])
+            return Batch([*others], False, [(first, 1)], [(long, 1), (first, 8)])
+
+    engine = engine_with(Beside(), blocks=1000)
+    for name, tokens in (("long", 5000), ("a", 50), ("b", 50)):
+        engine.submit(Request(name, tokens, 1, 0.0), 0.0)
+    now = 0.0
+    for _ in range(4000):
+        begun = engine.begin(now)
+        assert begun is not None
+        engine.finish(begun)
+        now = begun.ends_s
+    assert engine.counters.preemptions == 3998
 
 
 def test_the_clock_does_not_go_back() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from servescope.engine.engine import Engine, Refused
+from servescope.engine.engine import Deadlock, Engine, Refused
 from servescope.engine.kvcache import BlockPool
+from servescope.engine.policy import Batch, View
 from servescope.engine.realtime import Realtime
 from servescope.engine.request import Request
 from servescope.engine.step_time import Load
@@ -131,3 +132,17 @@ async def test_a_client_that_leaves_before_the_engine_wakes_does_not_end_it() ->
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def test_preemptions_in_vain_end_the_real_clock_too() -> None:
+    class Seesaw:
+        def plan(self, view: View) -> Batch:
+            first = view.waiting[0]
+            return Batch([*view.prefilling], False, [(first, 1)], [(first, 10)])
+
+    realtime = Realtime(Engine(Seesaw(), lambda load: 1e-5, BlockPool(1000), 10_000))
+    for name in "ab":
+        realtime.submit(Request(name, 100, 5, 0.0))
+    async with asyncio.timeout(20):
+        with pytest.raises(Deadlock, match="has preempted in 1000 steps"):
+            await realtime.run()
