@@ -39,8 +39,11 @@ _NEIGHBOURS = 32  # prompts on both sides of a moment that are tried for a fork
 _RECENT = 1 << 14  # prompts kept for forks, gone on from or not
 _SHORT = 8  # blocks dropped from which on a prompt counts as cut
 _PARTS = 8  # of a trace, at most, between which rates differ
-_CALIBRATED = 20_000  # calls, the first ones
-_CALIBRATIONS = 8
+_CALIBRATED = 25_000  # calls that are drawn again to calibrate, the first ones
+_DRAWN = 60_000  # calls drawn for it in all
+_REDRAWS = (3, 24)  # times, at least and at most
+_BY_BLOCKS = 0.75  # power of the shared blocks that ages count by there: between calls and blocks
+_FEW = 0.2  # share of the prompts that go on, below which rare growths are left out
 _ROUNDS = 20
 _MOST_TURNS = 1000  # of a chain; later ones count as this one
 _TABLE = 1024  # steps of a quantile function in the loop over calls
@@ -96,16 +99,18 @@ class Forks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Chains(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Prompts that go on from an earlier one, each at most once.
 
-    `hazard` is the rate (1/s) at which a prompt of an age (s) is gone on from; it is multiplied by
+    `hazard[k]` is the rate (1/s) at which a prompt of an age (s) is gone on from in the k-th of the
+    `parts` (their ends, s from the first call) of the trace, the last at any later time. It is
+    multiplied by
     `by_size`, of the prompt's blocks, and by `by_turn`, of how many prompts it went on from itself.
     A next prompt is `growth` blocks longer with the chance in `shares`, and keeps all but `dropped`
     of the blocks before.
     """
 
-    hazard: Steps
+    parts: tuple[float, ...]
+    hazard: tuple[Steps, ...]
     by_size: Steps
     by_turn: Steps
-    trend: Steps
     middle_s: float
     growth: tuple[int, ...]
     shares: tuple[float, ...]
@@ -147,6 +152,7 @@ class Prefixes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     fresh_trend: Steps
     fresh_odds: Steps
     popular: tuple[Popular, ...]
+    again: float
     forks: Forks | None
     chains: Chains | None
     turns: Turns | None
@@ -169,7 +175,9 @@ class Prefixes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def horizon_s(self) -> float:
         """Age from which on no prompt is gone on from."""
-        return self.chains.hazard.edges[-1] if self.chains else 0.0
+        if self.chains is None:
+            return 0.0
+        return max(hazard.edges[-1] for hazard in self.chains.hazard)
 
     def blocks(self, input_tokens: Ints, rng: np.random.Generator) -> Ints:
         """Return how many blocks prompts of these lengths have: shape of input_tokens."""
@@ -372,45 +380,91 @@ def _fitted(seen: _Seen, min_count: int) -> Prefixes:
         fresh_trend=_trend(seen.when[new] - seen.when[0], span, min_count),
         fresh_odds=Steps(edges=(0.0, 1.0), values=(1.0,)),
         popular=_compressed(nodes, node[new], min_count),
+        again=_again(node, new & (seen.before >= 0), seen.before, min_count),
         forks=forks,
         chains=chains,
         turns=turns,
     )
-    return _calibrated(model, seen, shared, min_count) if chains else model
+    if chains is None:
+        return model
+    return _calibrated(model, seen, np.where(new, -1, owner), shared, min_count)
 
 
-def _calibrated(model: Prefixes, seen: _Seen, shared: Ints, min_count: int) -> Prefixes:
-    """Return the model with the odds of new conversations at which as much is shared as was.
+def _calibrated(
+    model: Prefixes, seen: _Seen, owner: Ints, shared: Ints, min_count: int
+) -> Prefixes:
+    """Return the model with rates at which as much is shared as was, and as soon.
 
-    What it draws for the very calls it was fitted to is compared with them, by the blocks of the
-    prompts and by parts of the trace: simulated moments (McFadden 1989).
+    What it draws for the very calls it was fitted to is compared with them: the blocks shared by
+    the length of prompts and by parts of the trace, the ages by parts (simulated moments, McFadden
+    1989). Steps grow smaller, and the later half of them is averaged (Polyak and Juditsky 1992).
     """
+    chains = model.chains
+    assert chains is not None
     count = min(len(seen.sizes), _CALIBRATED)
-    sizes, when = seen.sizes[:count], seen.when[:count]
+    sizes, when, before = seen.sizes[:count], seen.when[:count], seen.before[:count]
+    owner, shared = owner[:count], shared[:count]
+    since = when - when[0]
     edges = _edges(sizes, 5 * min_count, _BINS)
     of_size = np.searchsorted(edges, sizes, side="right") - 1
-    parts = np.array(model.fresh_trend.edges)
-    of_part = np.searchsorted(parts, when - when[0], side="right") - 1
-    odds, trend = np.ones(len(edges) - 1), np.array(model.fresh_trend.values)
-    for turn in range(_CALIBRATIONS):
-        step = 1 / (2 + turn / 2)  # half of it by size, half by time, and ever smaller
-        growing = model.begin(Draws(turn))
-        drawn = growing.shared(when, sizes, seen.before[:count])
-        odds = odds * _ratio(of_size, shared[:count], drawn, sizes, len(odds)) ** step
-        trend = trend * _ratio(of_part, shared[:count], drawn, sizes, len(trend)) ** step
-        model = msgspec.structs.replace(
+    of_part = np.searchsorted(model.fresh_trend.edges, since, side="right") - 1
+    period = np.searchsorted(chains.parts, since, side="right")
+    ends = [hazard.edges for hazard in chains.hazard]
+    cuts = np.cumsum([len(hazard.values) for hazard in chains.hazard])[:-1]
+
+    def soon(origin: Ints, blocks: Ints) -> Floats:
+        found = np.empty(0)
+        for part, edges in enumerate(ends):
+            here = (origin >= 0) & (period == part)
+            ages = (when - when[origin])[here]
+            weights = blocks[here] ** _BY_BLOCKS
+            found = np.append(found, np.histogram(ages, edges, weights=weights)[0] + 1.0)
+        return found
+
+    def turned(logs: tuple[Floats, Floats, Floats]) -> Prefixes:
+        odds, trend, hazard = (np.exp(each) for each in logs)
+        values = np.split(hazard, cuts)
+        return msgspec.structs.replace(
             model,
             fresh_odds=Steps(edges=all_rounded(edges), values=all_rounded(odds)),
             fresh_trend=Steps(edges=model.fresh_trend.edges, values=all_rounded(trend)),
+            chains=msgspec.structs.replace(
+                chains,
+                hazard=tuple(
+                    Steps(edges=old.edges, values=all_rounded(new))
+                    for old, new in zip(chains.hazard, values, strict=True)
+                ),
+            ),
         )
-    return model
+
+    hazards = np.concatenate([hazard.values for hazard in chains.hazard])
+    logs = (
+        np.zeros(len(edges) - 1),
+        np.log(_some(np.array(model.fresh_trend.values))),
+        np.log(_some(hazards)),
+    )
+    wanted, late = soon(owner, shared), []
+    times = int(np.clip(_DRAWN // count, *_REDRAWS))
+    for turn in range(times):
+        step = 0.5 / (1 + turn) ** 0.5
+        origin, drawn = turned(logs).begin(Draws(turn)).shared(when, sizes, before)
+        odds, trend, hazard = logs
+        logs = (
+            odds + step * _odds(of_size, shared, drawn, sizes, len(odds)),
+            trend + step * _odds(of_part, shared, drawn, sizes, len(trend)),
+            hazard + step * np.clip(np.log(wanted / soon(origin, drawn)), -1.5, 1.5),
+        )
+        if turn >= times // 2:
+            late.append(logs)
+    odds, trend, hazard = (np.mean(each, axis=0) for each in zip(*late, strict=True))
+    return turned((odds, trend, hazard))
 
 
-def _ratio(group: Ints, real: Ints, drawn: Ints, sizes: Ints, count: int) -> Floats:
-    """Return by what the odds of sharing no block are to be multiplied, group by group."""
+def _odds(group: Ints, real: Ints, drawn: Ints, sizes: Ints, count: int) -> Floats:
+    """Return the logarithm of what the odds of sharing no block lack, group by group."""
     every, wanted, got = (np.bincount(group, x, count) + 1.0 for x in (sizes, real, drawn))
     ratio = (every - wanted + 1.0) / wanted * got / (every - got + 1.0)
-    return np.asarray(np.clip(ratio, 0.25, 4.0))
+    return np.asarray(np.clip(np.log(ratio), -1.5, 1.5))
 
 
 def _forks(
@@ -504,6 +558,17 @@ def _compressed(nodes: list[tuple[int, int]], at: Ints, min_count: int) -> tuple
     return tuple(popular)
 
 
+def _again(node: Ints, later: Flags, before: Ints, min_count: int) -> float:
+    """Return the share of later turns that begin as the turn before beyond what chance does."""
+    rows = np.flatnonzero(later)
+    if len(rows) < min_count:
+        return 0.0
+    same = float((node[rows] == node[before[rows]]).mean())
+    shares = np.unique(node[rows], return_counts=True)[1] / len(rows)
+    chance = float((shares**2).sum())
+    return rounded(max(0.0, (same - chance) / (1 - chance))) if chance < 1 else 0.0
+
+
 def _turns(
     seen: _Seen, shared: Ints, own: Ints, depth: Ints, min_count: int
 ) -> tuple[Turns | None, Flags]:
@@ -548,7 +613,10 @@ def _chains(
     near = may & (np.abs(sizes - sizes[owner]) <= _GROWTH) & (2 * shared >= sizes[owner])
     grown = sizes - sizes[owner]
     values, counts = np.unique(grown[near], return_counts=True)
-    child = np.flatnonzero(near & np.isin(grown, values[counts >= 2 * min_count]))
+    often = np.isin(grown, values[counts >= 2 * min_count])
+    if (near & ~often).sum() < _FEW * near.sum():
+        near &= often  # what is rare counts as a fork, or every length would be looked at
+    child = np.flatnonzero(near)
     _, first = np.unique(owner[child], return_index=True)
     child = child[first]  # each prompt is gone on from once
     chained = np.zeros(len(sizes), np.bool_)
@@ -559,7 +627,7 @@ def _chains(
     ages = when[child] - when[parent]
     alive = when[-1] - when  # how long each prompt could be gone on from
     alive[parent] = ages
-    edges = _age_edges(ages, span, min_count)
+    edges = _age_edges(ages, min_count)
     events, _ = np.histogram(np.minimum(ages, edges[-1]), edges)
     turn = np.zeros(len(sizes), np.int64)
     for row, came in sorted(zip(child.tolist(), parent.tolist(), strict=True)):
@@ -585,21 +653,36 @@ def _chains(
         by_size = went_on.sum(1) / _some(np.einsum("t,stap,a,p", by_turn, spent, hazard, trend))
         by_turn = went_on.sum(0) / _some(np.einsum("s,stap,a,p", by_size, spent, hazard, trend))
         trend = happened / _some(np.einsum("s,t,stap,a", by_size, by_turn, spent, hazard))
-    usual = float((trend * np.diff(parts)).sum() / span)
-    hazard, trend = hazard * usual, trend / usual
+    level = float((trend * np.diff(parts)).sum() / span)
+    hazard, trend = hazard * level, trend / level
+    usual = Steps(edges=all_rounded(edges), values=all_rounded(hazard))
+    of_part = np.searchsorted(parts, when[child], side="right") - 1
+    hazards = [
+        _regrouped(usual, flow, _age_edges(ages[of_part == part], min_count))
+        for part, flow in enumerate(trend.tolist())
+    ]
     growth, shares, dropped = _growth(
         sizes[child] - sizes[parent], sizes[parent] - shared[child], min_count
     )
     return Chains(
-        hazard=Steps(edges=all_rounded(edges), values=all_rounded(hazard)),
+        parts=all_rounded(parts[1:]),
+        hazard=(*hazards, usual),
         by_size=Steps(edges=all_rounded(classes[0]), values=all_rounded(by_size)),
         by_turn=Steps(edges=all_rounded(classes[1]), values=all_rounded(by_turn)),
-        trend=Steps(edges=all_rounded(parts), values=all_rounded(trend)),
         middle_s=rounded(float(np.median(ages))),
         growth=growth,
         shares=shares,
         dropped=dropped,
     ), chained
+
+
+def _regrouped(steps: Steps, times: float, edges: Floats) -> Steps:
+    """Return a multiple of a step function, its means between other edges."""
+    widths = np.diff(steps.edges)
+    sums = np.interp(edges, steps.edges, np.concatenate(([0.0], np.cumsum(steps.values * widths))))
+    return Steps(
+        edges=all_rounded(edges), values=all_rounded(np.diff(sums) / np.diff(edges) * times)
+    )
 
 
 def _some(values: Floats) -> Floats:
@@ -619,7 +702,7 @@ def _spent(
     return spent.reshape(*kinds, len(ages) - 1, len(parts) - 1)
 
 
-def _age_edges(ages: Floats, span: float, min_count: int) -> Floats:
+def _age_edges(ages: Floats, min_count: int) -> Floats:
     """Return ends of classes of ages, ever smaller ones of the oldest, of `min_count` or more.
 
     The last ends as far from its begin as an exponential tail has all but one in a hundred.
@@ -640,7 +723,7 @@ def _age_edges(ages: Floats, span: float, min_count: int) -> Floats:
 
 def _parts(when: Floats, span: float, min_count: int) -> Floats:
     """Return ends of parts of a trace with as many of these moments (s from its begin) in each."""
-    groups = max(1, min(_PARTS, len(when) // (5 * min_count)))
+    groups = max(1, min(_PARTS, len(when) // (10 * min_count)))
     inner = np.quantile(when, np.arange(1, groups) / groups) if groups > 1 else np.zeros(0)
     return np.unique(np.concatenate(([0.0], all_rounded(inner), [rounded(span) * 1.00001])))
 
@@ -648,7 +731,11 @@ def _parts(when: Floats, span: float, min_count: int) -> Floats:
 def _growth(
     grown: Ints, lost: Ints, min_count: int
 ) -> tuple[tuple[int, ...], tuple[float, ...], tuple[Quantiles, ...]]:
-    """Return by how many blocks prompts grow, the share of each, and the blocks dropped then."""
+    """Return by how many blocks prompts grow, the share of each, and the blocks dropped then.
+
+    What is rare is spread evenly over all that is rare, on its side of none.
+    """
+    pooled = Quantiles.fit(lost, min_count, whole=True)
     values, counts = np.unique(grown, return_counts=True)
     often = {
         value: number
@@ -659,6 +746,11 @@ def _growth(
         value: (number, Quantiles.fit(lost[grown == value], min_count, whole=True))
         for value, number in often.items()
     }
+    for side in (range(-_GROWTH, 1), range(1, _GROWTH + 1)):
+        rare = [value for value in side if value not in often]
+        number = int(np.isin(grown, rare).sum())
+        if number >= min_count:
+            held |= {value: (number / len(rare), pooled) for value in rare}
     total = sum(number for number, _ in held.values())
     order = sorted(held, key=lambda value: -held[value][0])
     return (
@@ -688,6 +780,7 @@ class Growing:
         self._starts = np.zeros(0, np.int64)
         self._live: set[int] = set()
         self._programs: dict[int, int] = {}
+        self._begun: dict[int, int] = {}
         self._came = 0
         self._since: tuple[float, int] | None = None
         self.first_s = 0.0
@@ -735,7 +828,7 @@ class Growing:
         total = int(sizes.sum())
         return _as_lists(flat[len(flat) - total :], sizes)
 
-    def shared(self, when: Floats, sizes: Ints, before: Ints) -> Ints:
+    def shared(self, when: Floats, sizes: Ints, before: Ints) -> tuple[Ints, Ints]:
         """Return how many blocks the prompts of one window begin as an earlier one does."""
         programs = None
         if (before >= 0).any():
@@ -745,8 +838,8 @@ class Growing:
             programs = home.tolist()
         random = Random(self._draws.rng("calibration").bytes(16))
         faster = self._faster(when)
-        _, shared = self._link(when.tolist(), sizes.tolist(), programs, faster, random)
-        return np.array(shared, np.int64)
+        origins, shared = self._link(when.tolist(), sizes.tolist(), programs, faster, random)
+        return np.array(origins), np.array(shared, np.int64)
 
     def _faster(self, when: Floats) -> float:
         """Return the rate of calls, of this window and the one before, over that of the source."""
@@ -777,7 +870,7 @@ class Growing:
         held = len(self.born)
         begins, ebbs = [*model.fresh_trend.edges[1:]], [*model.fresh_trend.values, 1.0]
         born, lengths, turned = self.born, self._sizes, self.turned
-        live, last = self._live, self._programs
+        live, last, begun = self._live, self._programs, self._begun
         longest = max(max(sizes), max(lengths, default=0)) + 1
         counts = np.arange(longest + 1, dtype=np.float64)
         mass = model.fresh_blocks.rank(counts, 1.0) - model.fresh_blocks.rank(counts, 0.0)
@@ -842,6 +935,10 @@ class Growing:
                     shared = wanted if origin >= 0 else 0
                 if origin < 0 and popular:
                     node = bisect_right(popular, draw())
+                    if program is not None:
+                        if model.again and draw() < model.again:
+                            node = begun.get(program, node)
+                        begun[program] = node
                     if node < len(popular):
                         origin = -2 - node
                         shared = min(size, self._popular[node][1])
@@ -890,8 +987,9 @@ class Growing:
         wanted &= np.array(self.born) >= self.born[-1] - horizon
         if self._model.forks:
             wanted[-_RECENT:] = True
-        while len(self._programs) > _PROGRAMS:
-            self._programs.pop(next(iter(self._programs)))
+        for kept in (self._programs, self._begun):
+            while len(kept) > _PROGRAMS:
+                kept.pop(next(iter(kept)))
         if self._model.turns:
             wanted[list(self._programs.values())] = True
         rows = np.flatnonzero(wanted)
@@ -916,23 +1014,21 @@ class Growing:
 class _Chaining:
     """Chains as tables for the loop over calls."""
 
-    ends: list[float]
-    rates: list[float]
+    ends: list[list[float]]
+    rates: list[list[float]]
     by_size: list[float]
     by_turn: list[float]
     parts: list[float]
-    flows: list[float]
     growth: list[tuple[int, float, int]]
     drops: list[list[float]]
 
     @classmethod
     def of(cls, chains: Chains, longest: int) -> _Chaining:
         return cls(
-            ends=list(chains.hazard.edges[1:]),
-            rates=[*chains.hazard.values, 0.0],
+            parts=list(chains.parts),
+            ends=[list(hazard.edges[1:]) for hazard in chains.hazard],
+            rates=[[*hazard.values, 0.0] for hazard in chains.hazard],
             by_size=chains.by_size.at_wholes(longest),
-            parts=list(chains.trend.edges[1:]),
-            flows=[*chains.trend.values, 1.0],
             by_turn=chains.by_turn.at_wholes(_MOST_TURNS),
             growth=[
                 (grown, share, at)
@@ -958,35 +1054,51 @@ class _Chaining:
 
         Returned with the place of its growth, and its group and the place there.
         """
-        ends, rates, by_size, by_turn = self.ends, self.rates, self.by_size, self.by_turn
+        by_size, by_turn = self.by_size, self.by_turn
+        part = bisect_right(self.parts, now - held.first_s)
+        ends, rates = self.ends[part], self.rates[part]
         born, turned = held.born, held.turned
-        flow = self.flows[bisect_right(self.parts, now - held.first_s)]
-        total = fresh
+        groups: list[tuple[list[int], int, float]] = []
         sums: list[float] = []
-        found: list[tuple[int, int, list[int], int]] = []
+        many, weight = 0, 0.0
         for grown, share, at in self.growth:
             group = waiting.get(size - grown)
-            if not group:
-                continue
-            many = len(group)
-            each = share * flow * by_size[size - grown]
-            places: Sequence[int] = range(many)
-            if many > _LOOKED_AT:
-                places = [int(draw() * many) for _ in range(_LOOKED_AT)]
-                each *= many / _LOOKED_AT
-            for place in places:
-                number = group[place]
-                rate = rates[bisect_right(ends, now - born[number])]
-                if rate:
-                    total += rate * each * by_turn[turned[number]]
-                    sums.append(total)
-                    found.append((number, at, group, place))
+            if group:
+                each = share * by_size[size - grown]
+                many += len(group)
+                weight += each * len(group)
+                groups.append((group, at, each))
+                sums.append(weight)
+        if many > _LOOKED_AT:  # equally spaced, from the first group to the last
+            looked = []
+            step = weight / _LOOKED_AT
+            mark = draw() * step
+            begin = 0.0
+            for (group, at, each), end in zip(groups, sums, strict=True):
+                while mark < end:
+                    looked.append(
+                        (group, at, step, min(int((mark - begin) / each), len(group) - 1))
+                    )
+                    mark += step
+                begin = end
+        else:
+            looked = [
+                (group, at, each, place)
+                for group, at, each in groups
+                for place in range(len(group))
+            ]
+        total = fresh
+        sums.clear()
+        for group, _at, each, place in looked:
+            number = group[place]
+            rate = rates[bisect_right(ends, now - born[number])]
+            total += rate * each * by_turn[turned[number]]
+            sums.append(total)
         pick = draw() * total
-        return (
-            None
-            if pick < fresh or not found
-            else found[min(bisect_right(sums, pick), len(found) - 1)]
-        )
+        if pick < fresh or total == fresh:
+            return None
+        group, at, _each, place = looked[bisect_right(sums, pick, 0, len(sums) - 1)]
+        return group[place], at, group, place
 
 
 def _table(quantiles: Quantiles) -> list[float]:
