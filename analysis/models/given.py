@@ -15,7 +15,7 @@ import numpy as np
 from servescope.analysis.models.quantiles import MIN_COUNT, Quantiles, all_rounded
 from servescope.analysis.sample import Floats, Ints
 
-PARTS = 16
+PARTS = 32
 _STEPS = 20  # of level, in a stretch, at most
 _HAIR = 1e-7  # by which ranks are told apart
 _PER_STEP = 0.6  # stretches, about, where both are few
@@ -51,17 +51,7 @@ class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         least = _EACH * min_count
         # fewer stretches than steps of level in each: both cost calls
         parts = min(parts, round(_PER_STEP * math.sqrt(len(x) / min_count)), len(x) // least)
-        if parts < 2:
-            return cls(law=law)
-        ranked = np.sort(x)
-        at = np.arange(1, parts) * len(x) // parts
-        wanted = np.unique(all_rounded((ranked[at - 1] + ranked[at]) / 2))
-        edges: list[float] = []
-        done = 0
-        for edge, upto in zip(wanted, np.searchsorted(ranked, wanted, side="right"), strict=True):
-            if upto - done >= least and len(x) - upto >= least:
-                edges.append(float(edge))
-                done = upto
+        edges = edges_of(x, parts, least)
         if not edges:
             return cls(law=law)
         rank, cell = law.rank(y), np.searchsorted(edges, x, side="left")
@@ -70,7 +60,7 @@ class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             all_rounded(_steps(np.sort(rank[cell == each]), steps, min_count))
             for each in range(len(edges) + 1)
         ]
-        return cls(law=law, edges=tuple(edges), ranks=tuple(ranks))
+        return cls(law=law, edges=edges, ranks=tuple(ranks))
 
     def cells(self, x: Floats) -> Ints:
         """Return in which stretch each x lies."""
@@ -118,6 +108,25 @@ class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     @cached_property
     def _table(self) -> Floats:
         return np.array(self.ranks)
+
+
+def edges_of(x: Floats, parts: int, least: int) -> tuple[float, ...]:
+    """Return where values are cut into at most so many stretches, of at least so many each.
+
+    A stretch ends with its edge. Stretches of about as many values, unless many are the same.
+    """
+    if parts < 2:
+        return ()
+    ranked = np.sort(x)
+    at = np.arange(1, parts) * len(x) // parts
+    wanted = np.unique(all_rounded((ranked[at - 1] + ranked[at]) / 2))
+    edges: list[float] = []
+    done = 0
+    for edge, upto in zip(wanted, np.searchsorted(ranked, wanted, side="right"), strict=True):
+        if upto - done >= least and len(x) - upto >= least:
+            edges.append(float(edge))
+            done = upto
+    return tuple(edges)
 
 
 def _steps(ranked: Floats, steps: int, min_count: int) -> Floats:

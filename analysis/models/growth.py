@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from servescope.analysis.models.given import Given
+from servescope.analysis.models.given import Given, edges_of
 from servescope.analysis.models.quantiles import MIN_COUNT, all_rounded, rounded
 from servescope.analysis.sample import Floats, Ints
 
@@ -54,10 +54,8 @@ class Growth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         shorter = prompt < last
         longer = ~shorter if (~shorter).sum() >= min_count else np.ones(len(prompt), bool)
         base, of, law = _least_spread(prompt[longer], last[longer], answer, longer, min_count)
-        ranked = np.sort(last[longer])
-        parts = max(1, min(_PLACES, len(ranked) // (_EACH * min_count)))
-        at = np.arange(1, parts) * len(ranked) // parts
-        places = tuple(sorted({rounded(edge) for edge in (ranked[at - 1] + ranked[at]) / 2}))
+        least = _EACH * min_count
+        places = edges_of(last[longer], min(_PLACES, int(longer.sum()) // least), least)
         grown = [law]
         if places:
             held, given = _before(base, last, answer), _before(of, last, answer)
@@ -161,13 +159,11 @@ def _hazard(
     last: Floats, shorter: npt.NDArray[np.bool_], min_count: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the chance of a cut in stretches of the prompt before, each with as many cuts."""
-    cuts = np.sort(last[shorter])
+    cuts = last[shorter]
     if len(cuts) < 2 * min_count:
         return (), (rounded(len(cuts) / len(last)) if len(cuts) >= min_count else 0.0,)
-    parts = min(_PARTS, len(cuts) // min_count)
-    at = np.arange(1, parts) * len(cuts) // parts
-    edges = np.unique(all_rounded((cuts[at - 1] + cuts[at]) / 2))
+    edges = edges_of(cuts, min(_PARTS, len(cuts) // min_count), min_count)
     cell = np.searchsorted(edges, last, side="left")
     many = np.bincount(cell, minlength=len(edges) + 1)
     chances = np.bincount(cell, weights=shorter, minlength=len(edges) + 1) / np.maximum(many, 1)
-    return tuple(edges.tolist()), all_rounded(chances)
+    return edges, all_rounded(chances)

@@ -40,11 +40,12 @@ class Succession(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return _picked(np.cumsum(self.after, axis=1)[states], u)
 
 
-def _shares(counts: Floats, otherwise: Floats, min_count: int) -> tuple[float, ...]:
-    kept = np.where(counts >= min_count, counts, 0.0)
-    if not kept.any():
-        kept = otherwise
-    return all_rounded(kept / kept.sum())
+def _shares(counts: Floats, anywhere: Floats, min_count: int) -> tuple[float, ...]:
+    for seen in (counts, anywhere):
+        kept = np.where(seen >= min_count, seen, 0.0)
+        if kept.any():
+            return all_rounded(kept / kept.sum())
+    return all_rounded(np.full(len(counts), 1 / len(counts)))
 
 
 def _picked(upto: Floats, u: Floats) -> Ints:
