@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from servescope.engine.blame import blaming, wrong_answer
 from servescope.engine.decoding import Decoding
-from servescope.engine.kvcache import BlockPool
+from servescope.engine.kvcache import BlockPool, blocks_for
 from servescope.engine.request import Request
 
 if TYPE_CHECKING:
@@ -73,6 +73,35 @@ class Batch(NamedTuple):
     steps: int = 1
 
 
+class Conserving(NamedTuple):
+    """A scheduler's promise that a step leaves nobody waiting who could run.
+
+    Somebody is admitted whenever fewer than `seats` requests run, the plan computes fewer than
+    `tokens` (None: no limit) and preempts nobody, and the blocks that can be taken, less the
+    watermark and what those that run take in the step, would do for any of the waiting requests:
+    for all of its text, or `reserve` tokens if that is more.
+    """
+
+    seats: int
+    tokens: int | None = None
+    reserve: int = 0
+
+    def broken_by(self, plan: Batch, view: View) -> bool:
+        """Whether a plan leaves all of the queue waiting without need."""
+        running = len(view.prefilling) + len(view.decoding)
+        if plan.admit or plan.preempt or not view.waiting or running >= self.seats:
+            return False
+        computed = sum(piece for _, piece in plan.prefill)
+        computed += len(view.decoding) if plan.decode else 0
+        if self.tokens is not None and computed >= self.tokens:
+            return False
+        taken = view.pool.watermark + view.decoding.growth
+        for request, piece in plan.prefill:
+            taken += max(0, blocks_for(request.computed + piece) - request.blocks)
+        most = max(request.demand for request in view.waiting)
+        return max(most, blocks_for(self.reserve)) + taken <= view.pool.room
+
+
 def flaw_of(plan: object) -> str | None:
     """Say why a plan is none, whatever the engine's state; None when it is well formed."""
     if not isinstance(plan, Batch):
@@ -103,7 +132,10 @@ def flaw_of(plan: object) -> str | None:
 
 
 class Scheduler(Protocol):
-    """Decides what each step of a replica computes."""
+    """Decides what each step of a replica computes.
+
+    One that has `conserves`, a Conserving, is held to it by a run that is checked.
+    """
 
     def plan(self, view: View) -> Batch:
         """Return what the next step does."""

@@ -134,6 +134,14 @@ class _Part:
                 f"{type(self._part).__name__} plans {wrong}.",
                 "A plan is a Batch; it admits who waits, and preempts or computes who runs, once.",
             )
+        conserves = getattr(self._part, "conserves", None)
+        if conserves is not None and conserves.broken_by(batch, view):
+            raise Violation(
+                f"At {view.now:.6g} s this does not hold: {type(self._part).__name__} conserves"
+                f" work. {len(view.waiting)} requests wait on replica {view.replica}, any of which"
+                f" would fit into its {view.pool.room} blocks, and none is admitted.",
+                "Admit the first of them, or promise less: see Conserving.",
+            )
         return batch  # type: ignore[no-any-return]
 
 

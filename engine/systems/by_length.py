@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from servescope.engine.policy import Batch, Parts, View
+from servescope.engine.policy import Batch, Conserving, Parts, View
 from servescope.engine.request import Request
 from servescope.engine.systems.batching import prompts_first
 
@@ -48,6 +48,10 @@ class _ByLength:
     def __init__(self, system: ShortestFirst | LongestFirst, *, longest: bool) -> None:
         self._system = system
         self._longest = longest
+
+    @property
+    def conserves(self) -> Conserving:
+        return Conserving(self._system.max_num_seqs)
 
     def plan(self, view: View) -> Batch:
         system = self._system

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from servescope.engine.policy import Batch, Parts, View
+from servescope.engine.policy import Batch, Conserving, Parts, View
 from servescope.engine.request import Request
 from servescope.engine.systems.batching import chunks_first, decodes_alone, stall_free
 
@@ -19,6 +19,11 @@ class Sarathi:
 
     chunk_tokens: Annotated[int, Meta(ge=1)] = 512
     max_num_seqs: Annotated[int, Meta(ge=1)] = 128
+
+    @property
+    def conserves(self) -> Conserving:
+        """What a checked run holds it to."""
+        return Conserving(min(self.max_num_seqs, self.chunk_tokens), self.chunk_tokens)
 
     def plan(self, view: View) -> Batch:
         """Return all decodes and as much of the prompts as the budget leaves room for."""

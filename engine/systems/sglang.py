@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from servescope.engine.dispatchers import LongestPrefix
-from servescope.engine.policy import Batch, Parts, View
+from servescope.engine.policy import Batch, Conserving, Parts, View
 from servescope.engine.request import Request
 from servescope.engine.systems.batching import chunks_first
 
@@ -37,6 +37,11 @@ class Sglang:
 class _Scheduler:
     def __init__(self, system: Sglang) -> None:
         self._system = system
+
+    @property
+    def conserves(self) -> Conserving:
+        system = self._system
+        return Conserving(system.max_running_requests, system.chunked_prefill_size)
 
     def plan(self, view: View) -> Batch:
         def order(waiting: Sequence[Request]) -> Iterable[Request]:

@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from servescope.engine.kvcache import blocks_for
-from servescope.engine.policy import Batch, View
+from servescope.engine.policy import Batch, Conserving, View
 from servescope.engine.systems.admission import Admission
 from servescope.engine.systems.batching import decodes_alone
 from servescope.engine.systems.preempt import STEADY, preempt_last
@@ -43,6 +43,11 @@ class Orca:
 
     max_num_seqs: Annotated[int, Meta(ge=1)] = 16
     max_tokens: Annotated[int, Meta(ge=1)] = 2048
+
+    @property
+    def conserves(self) -> Conserving:
+        """What a checked run holds it to."""
+        return Conserving(self.max_num_seqs, reserve=self.max_tokens)
 
     def plan(self, view: View) -> Batch:
         """Return all decodes, and the prompts that find a seat."""

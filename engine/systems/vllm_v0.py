@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from servescope.engine.policy import Batch, View
+from servescope.engine.policy import Batch, Conserving, View
 from servescope.engine.systems.batching import prompts_first
 
 
@@ -18,6 +18,11 @@ class VllmV0:
 
     max_num_batched_tokens: Annotated[int, Meta(ge=1)] = 8192
     max_num_seqs: Annotated[int, Meta(ge=1)] = 256
+
+    @property
+    def conserves(self) -> Conserving:
+        """What a checked run holds it to."""
+        return Conserving(self.max_num_seqs)
 
     def plan(self, view: View) -> Batch:
         """Return the prompts that fit, or else all decodes."""

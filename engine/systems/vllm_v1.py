@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from servescope.engine.policy import Batch, View
+from servescope.engine.policy import Batch, Conserving, View
 from servescope.engine.systems.batching import unified
 
 
@@ -22,6 +22,11 @@ class VllmV1:
     max_num_batched_tokens: Annotated[int, Meta(ge=1)] = 8192
     max_num_seqs: Annotated[int, Meta(ge=1)] = 256
     prefix_cache: bool = True
+
+    @property
+    def conserves(self) -> Conserving:
+        """What a checked run holds it to."""
+        return Conserving(self.max_num_seqs, self.max_num_batched_tokens)
 
     def plan(self, view: View) -> Batch:
         """Return all decodes and as much of the prompts as the budget leaves room for."""

@@ -12,8 +12,9 @@ import pytest
 from servescope.engine.assembly import deploy
 from servescope.engine.blame import BadPlan
 from servescope.engine.cluster import Cluster, Replica
-from servescope.engine.engine import Violation
-from servescope.engine.policy import Batch, Keep, Parts, System, View
+from servescope.engine.engine import Engine, Violation
+from servescope.engine.kvcache import BlockPool
+from servescope.engine.policy import Batch, Conserving, Keep, Parts, System, View
 from servescope.engine.request import Request
 from servescope.engine.systems import SYSTEMS, make_system
 from servescope.engine.systems.vllm_v0 import VllmV0
@@ -172,6 +173,47 @@ def test_a_plan_that_is_none_is_refused_before_it_is_carried_out(
 ) -> None:
     with pytest.raises(BadPlan, match=f"Around plans .*{said}"):
         served(Around(change=change))
+
+
+class OneBatchAtATime(Around):
+    """Admits nobody as long as somebody decodes, though it promises to."""
+
+    conserves = Conserving(seats=256)
+
+    def plan(self, view: View) -> Batch:
+        return Batch(decode=True) if view.decoding else VllmV0().plan(view)
+
+
+def test_a_system_that_promises_to_conserve_work_is_held_to_it() -> None:
+    with pytest.raises(Violation, match=r"does not hold: OneBatchAtATime conserves work\. 1 requ"):
+        served(OneBatchAtATime())
+    watch, _, _ = served(VllmV0(max_num_seqs=2))
+    assert watch.events > 6
+
+
+@pytest.mark.parametrize(
+    ("promise", "broken"),
+    [
+        (Conserving(3), True),
+        (Conserving(2), False),  # all seats are taken
+        (Conserving(3, tokens=3), True),
+        (Conserving(3, tokens=2), False),  # two decodes are all that the step may compute
+        (Conserving(3, reserve=93 * 16), True),
+        (Conserving(3, reserve=94 * 16), False),  # 6 of 100 are taken, and the watermark is 1
+    ],
+)
+def test_what_bounds_a_step_excuses_that_nobody_is_admitted(
+    promise: Conserving, broken: bool
+) -> None:
+    engine = Engine(VllmV0(), lambda load: 1.0, BlockPool(100), 4096)
+    for name in "ab":
+        engine.submit(Request(name, 40, 9, 0.0), 0.0)
+    begun = engine.begin(0.0)
+    assert begun is not None
+    engine.finish(begun)
+    engine.submit(Request("c", 100, 9, 1.0), 1.0)
+    assert promise.broken_by(Batch(decode=True), engine.view) == broken
+    assert not promise.broken_by(VllmV0().plan(engine.view), engine.view)
 
 
 class Oracle:

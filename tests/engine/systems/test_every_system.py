@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
 import pytest
@@ -81,7 +81,10 @@ class Agents:
 
 
 class Blindfold:
-    """A scheduler around another one, that takes the hidden truth away while that one plans."""
+    """A scheduler around another one, that takes the hidden truth away while that one plans.
+
+    It also asserts that one which promises to conserve work does.
+    """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
@@ -94,6 +97,8 @@ class Blindfold:
         batch = self.scheduler.plan(view)
         for request, tokens in zip(everyone, hidden, strict=True):
             request._output_tokens = tokens
+        conserves = getattr(self.scheduler, "conserves", None)
+        assert conserves is None or not conserves.broken_by(batch, view)
         return batch
 
 
@@ -101,8 +106,10 @@ def step_time(load: Load, share: float = 1.0) -> float:
     return (0.02 + load.tokens * 1e-4 + load.kv_tokens * 1e-6) / share
 
 
-def small_cluster(name: str, blocks: int, replicas: int) -> Cluster:
-    parts = parts_of(make_system(name), replicas)
+def small_cluster(
+    name: str, blocks: int, replicas: int, params: Mapping[str, str] | None = None
+) -> Cluster:
+    parts = parts_of(make_system(name, params), replicas)
 
     def make(number: int) -> Engine:
         return Engine(
@@ -170,6 +177,40 @@ def test_every_call_is_served_and_every_block_is_accounted_for(
         assert engine.pool.used <= held
         assert not engine._decoding
         assert not engine.running
+
+
+PROMISING = {
+    "orca": {"max_num_seqs": "3", "max_tokens": "300"},
+    "vllm_v0": {"max_num_seqs": "3", "max_num_batched_tokens": "64"},
+    "vllm_v1": {"max_num_seqs": "3", "max_num_batched_tokens": "64"},
+    "sarathi": {"max_num_seqs": "3", "chunk_tokens": "8"},
+    "sglang": {"max_running_requests": "3", "chunked_prefill_size": "64"},
+    "shortest_first": {"max_num_seqs": "3", "max_num_batched_tokens": "64"},
+    "longest_first": {"max_num_seqs": "3", "max_num_batched_tokens": "64"},
+    "least_load": {"max_num_seqs": "3", "max_num_batched_tokens": "64"},
+    "infaas": {"max_num_seqs": "3", "max_num_batched_tokens": "64"},
+}
+
+
+def test_who_promises_to_conserve_work_is_known() -> None:
+    promising = {
+        name for name in SYSTEMS if hasattr(parts_of(make_system(name), 2).schedule, "conserves")
+    }
+    assert promising == set(PROMISING)
+
+
+@pytest.mark.parametrize("name", PROMISING)
+@settings(
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(programs=agents, blocks=st.integers(60, 160))
+def test_work_is_conserved_within_tight_limits_too(
+    name: str, programs: list[tuple[float, list[tuple[int, int, float]]]], blocks: int
+) -> None:
+    """A plan that leaves somebody waiting without need fails the scheduler's own promise."""
+    source = Agents(programs)
+    run(small_cluster(name, blocks, 2, PROMISING[name]), source)
+    assert len(source.done) + source.refusals == source.asked
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
