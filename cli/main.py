@@ -24,6 +24,7 @@ from servescope.cli import (
     simulate,
     sweep,
     traces,
+    verify,
     workload,
 )
 
@@ -64,6 +65,7 @@ app.command("demo")(demo.demo)
 app.add_typer(traces.app, name="traces")
 app.command("workload")(workload.workload)
 app.command("analyze")(analyze.analyze)
+app.command("verify")(verify.verify)
 app.command("replay")(replay.replay)
 app.command("calibrate")(calibrate.calibrate)
 app.command("simulate")(simulate.simulate)

@@ -6,7 +6,7 @@ Everything happens in virtual time, and only what is compared of a call is kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -48,15 +48,16 @@ MEASURES: Final = {
         "1",
         "median |synthetic / real - 1| over the synthetic traces, served in virtual time at a load:"
         " the engine's time for all real calls at once over the span of the real trace",
+        bar=0.15 if name == "ttft_p99" else None,
     )
     for name, says in {
         "ttft_p50": "error of the median time to first token",
         "ttft_p99": "error of the 99th percentile of time to first token",
         "tbt_p99": "error of the 99th percentile of time between tokens",
-        "e2e_p50": "error of the median time from when a call is due to its last token",
-        "e2e_p99": "error of the 99th percentile of that time",
-        "jct_p50": "error of the median time from a program's first call to its last token",
-        "jct_p99": "error of the 99th percentile of that time",
+        "e2e_p50": "error of the median time of a call until its last token",
+        "e2e_p99": "error of the 99th percentile of the time of a call until its last token",
+        "jct_p50": "error of the median time of a program until its last token",
+        "jct_p99": "error of the 99th percentile of the time of a program until its last token",
         "queue_mean": "error of the mean number of calls that wait to be scheduled",
     }.items()
 } | {
@@ -85,16 +86,16 @@ class Served:
     """How far the service of synthetic traces is from that of the real one.
 
     `table` has the columns of `Fidelity.table`: `subject` is the load, `value` the median of
-    |synthetic / real - 1| and `low`, `high` its band. `curves` hold quantiles of the time to first
-    token: load, x (the share), real, synthetic, low, high. `capacity_s` is how long the engine
-    takes for all real calls at once.
+    |synthetic / real - 1| and `low`, `high` its band. `curves` are, by load, quantiles of the time
+    to first token: x (the share), real, synthetic (mean), low, high. `capacity_s` is how long the
+    engine takes for all real calls at once.
     """
 
     loads: tuple[float, ...]
     engine: EngineSpec
     capacity_s: float
     table: pl.DataFrame
-    curves: pl.DataFrame
+    curves: Mapping[str, pl.DataFrame]
     left_out: pl.DataFrame
     doubts: tuple[str, ...] = ()
 
@@ -154,7 +155,7 @@ def compare(
         services = [[[got(get) for get in row] for row in side] for side in pending]
     several = services[0][0][0].several
     rows: list[dict[str, object]] = []
-    curves = []
+    curves: dict[str, pl.DataFrame] = {}
     for place, load in enumerate(loads):
         truth, *others = services[0][place]
         found = [list(_scores(truth, other, load, several)) for other in others]
@@ -163,14 +164,14 @@ def compare(
             whole, part = services[1][place]
             floors = list(_scores(whole, part, load, several))
         rows += _table(found, floors)
-        curves.append(_curve(load, truth, others))
+        curves[f"ttft, load {load:g}"] = _curve(truth, others)
     left = list(_left_out(made, several, services[0][0]))
     return Served(
         tuple(loads),
         plain,
         took_s[0],
         pl.DataFrame(rows, schema=SCHEMA),
-        pl.concat(curves),
+        curves,
         pl.DataFrame(
             [("serving", each.what, each.why) for each in left],
             schema={"aspect": pl.String, "what": pl.String, "why": pl.String},
@@ -393,7 +394,9 @@ def _table(
                 "subject": f"{row['measure']}, {row['subject']}",
                 "value": abs(row["synthetic"] / row["real"] - 1),
                 "floor": row["floor"],
+                "bar": row["bar"],
                 "unit": MEASURES["of_median"].unit,
+                "says": MEASURES["of_median"].says,
                 "how": MEASURES["of_median"].how,
             }
 
@@ -402,12 +405,11 @@ def _median(values: Floats) -> float:
     return float(np.median(values))
 
 
-def _curve(load: float, real: Service, others: Sequence[Service]) -> pl.DataFrame:
+def _curve(real: Service, others: Sequence[Service]) -> pl.DataFrame:
     made = np.array([other.ttft for other in others])
     ends = np.array([band(made[:, k]) for k in range(made.shape[1])])
     return pl.DataFrame(
         {
-            "load": [load] * len(_CDF),
             "x": _CDF,
             "real": real.ttft,
             "synthetic": made.mean(axis=0),

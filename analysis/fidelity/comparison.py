@@ -43,11 +43,13 @@ SCHEMA: Final = {
     "low": pl.Float64,
     "high": pl.Float64,
     "floor": pl.Float64,
+    "bar": pl.Float64,
     "real": pl.Float64,
     "synthetic": pl.Float64,
     "synthetic_low": pl.Float64,
     "synthetic_high": pl.Float64,
     "unit": pl.String,
+    "says": pl.String,
     "how": pl.String,
 }
 BAND = (0.05, 0.95)
@@ -66,7 +68,8 @@ class Fidelity:
     `synthetic` (the median) are these, and of 10 traces or more `synthetic_low` and
     `synthetic_high` the band of the synthetic ones. `curves` are what is drawn: keys, real,
     synthetic (mean), low, high (5th and 95th percentile). `tick` is the one over which the arrivals
-    of all were spread. `left_out` has aspect, what, why.
+    of all were spread. `bar` is what a good model is held to.
+    `left_out` has aspect, what, why.
     """
 
     real: str
@@ -90,13 +93,20 @@ class Fidelity:
         """How many real numbers are within the band of the synthetic ones, and of how many."""
         return inside(self.table)
 
-    def joined(self, table: pl.DataFrame, left_out: pl.DataFrame, *doubts: str) -> Fidelity:
-        """Return it with more rows, of the same columns, and what was left out of them."""
+    def joined(
+        self,
+        table: pl.DataFrame,
+        curves: Mapping[str, pl.DataFrame],
+        left_out: pl.DataFrame,
+        doubts: Sequence[str] = (),
+    ) -> Fidelity:
+        """Return it with more rows and curves, of the same columns, and what was left out."""
         return replace(
             self,
             table=pl.concat([self.table, table]),
+            curves={**self.curves, **curves},
             left_out=pl.concat([self.left_out, left_out]),
-            doubts=self.doubts + doubts,
+            doubts=(*self.doubts, *doubts),
         )
 
 
@@ -194,11 +204,13 @@ def rows_of(
                 "low": low,
                 "high": high,
                 "floor": floor.get((measure, subject)),
+                "bar": measures[measure].bar,
                 "real": scored[0].real,
                 "synthetic": float(np.median(made)) if len(made) else None,
                 "synthetic_low": made_low,
                 "synthetic_high": made_high,
                 "unit": measures[measure].unit,
+                "says": measures[measure].says,
                 "how": measures[measure].how,
             }
         )
@@ -263,7 +275,9 @@ def _of_mean_curve(
         "subject": "",
         "value": float(np.abs(off).mean()),
         "floor": single["floor"],
+        "bar": about.bar,
         "unit": about.unit,
+        "says": about.says,
         "how": about.how,
     }
     return [row]

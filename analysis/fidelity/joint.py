@@ -25,7 +25,7 @@ _AROUND = 10  # mean gaps of a window of which a call's local rate is the count
 
 MEASURES = {
     "spearman": Measure(
-        "difference of the rank correlation of prompt and answer", "1", "|difference|"
+        "difference of the rank correlation of prompt and answer", "1", "|difference|", bar=0.01
     ),
     "copula": Measure(
         "largest difference of the two copulas of prompt and answer",
@@ -37,6 +37,7 @@ MEASURES = {
         "error of the 90th percentile of answers, given the tenth of the prompt",
         "1",
         "mean |ratio - 1| over tenths of the real prompts with 20 calls on both sides",
+        bar=0.1,
     ),
     "serial": Measure(
         "difference of the rank correlation of one call's length with the next's",
@@ -54,7 +55,10 @@ MEASURES = {
         f"as idc, of the sum of prompt tokens + {ANSWER_WEIGHT:g} x answer tokens",
     ),
     "token_idc_mean_curve": Measure(
-        "the same error of the mean curve of all synthetic traces", "1", "as idc_mean_curve"
+        "error of the mean such curve of token load of all synthetic traces",
+        "1",
+        "as idc_mean_curve",
+        bar=0.08,
     ),
 }
 

@@ -14,7 +14,8 @@ from servescope.analysis.sample import Floats
 _LABELS = ("model", "call_class")
 _FEWEST = 50  # calls of a label on both sides
 _MOST_LABELS = 8
-_GRID = 200
+# Of the real values that are drawn: evenly, and the tail of one in a hundred by octaves.
+_SHARES = np.concatenate([np.linspace(0, 0.99, 150), 1 - np.geomspace(0.009, 1e-5, 40)])
 
 MEASURES = {
     "ks": Measure(
@@ -106,7 +107,7 @@ def curves(real: Side, side: Side) -> dict[str, pl.DataFrame]:
     for name in ("gap_s", "input_tokens", "output_tokens"):
         values, own = (s.gaps if name == "gap_s" else s.column(name) for s in (real, side))
         if len(values) and len(own):
-            at = np.unique(np.quantile(values, np.linspace(0, 1, _GRID)))
+            at = np.unique(np.quantile(values, _SHARES))
             share = np.searchsorted(np.sort(own), at, side="right") / len(own)
             drawn[f"{name} cdf"] = pl.DataFrame({"x": at, "y": share})
     return drawn

@@ -25,11 +25,13 @@ MEASURES = {
         "exact hit rates at 60 sizes up to all blocks; a trace with over 1.1 times as many prompts"
         " is cut to as many",
         "stack distances: Mattson et al., IBM Systems Journal 9 (1970)",
+        bar=1.0,
     ),
     "reuse_age": Measure(
         "largest difference between the distributions of how many calls ago a prefix was last used",
         "1",
         "two-sample Kolmogorov-Smirnov distance over the calls that find any",
+        bar=0.03,
     ),
 }
 

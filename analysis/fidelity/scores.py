@@ -15,7 +15,8 @@ from servescope.analysis.fidelity.sides import Side
 class Measure:
     """One kind of score: what it says, its unit, how it is computed, and its source.
 
-    Of all measures but those of `ideal` 0 means that the traces are alike.
+    0 means that the traces are alike, or `ideal`. `bar` is what a good model is held to; a score
+    that is further from the ideal misses it.
     """
 
     says: str
@@ -23,6 +24,7 @@ class Measure:
     how: str
     source: str = ""
     ideal: float = 0.0
+    bar: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ MEASURES = {
         "largest difference between the distributions of calls a program",
         "1",
         "two-sample Kolmogorov-Smirnov distance; a call outside every program is one of its own",
+        bar=0.02,
     ),
     "session_ks": Measure(
         "largest difference between two distributions of what lies between one call of a program"
@@ -28,12 +29,14 @@ MEASURES = {
         "1",
         "two-sample Kolmogorov-Smirnov distance; gap_s: from arrival to arrival; pause_s: from the"
         " end of what is waited for; growth_tokens: of the prompt",
+        bar=0.02,
     ),
     "successive": Measure(
         "difference of the rank correlation of a pause, or else a gap, with the next one in the"
         " same program",
         "1",
         "|difference|, of 50 pairs or more",
+        bar=0.05,
     ),
 }
 

@@ -30,9 +30,10 @@ MEASURES = {
         "Fano; Cox and Lewis (1966)",
     ),
     "idc_mean_curve": Measure(
-        "the same error of the mean curve of all synthetic traces",
+        "error of the mean index-of-dispersion curve of all synthetic traces",
         "1",
         "mean |ln(mean of synthetic / real)| over the same scales",
+        bar=0.06,
     ),
     "acf": Measure(
         "error of the autocorrelation of counts",

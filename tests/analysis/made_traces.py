@@ -49,3 +49,21 @@ def bursty(seed: int, calls: int = 3000, rate_rps: float = 2.0) -> Trace:
     starts = np.cumsum(rng.exponential(10 / rate_rps, calls // 10))
     at = np.sort(np.repeat(starts, 10) + rng.exponential(0.2, calls // 10 * 10))
     return trace_of(at, *lengths(rng, len(at)))
+
+
+def sessions(seed: int, programs: int = 400) -> Trace:
+    """Draw programs of one to five calls whose prompts grow, with the blocks that they share."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for program, start_s in enumerate(np.cumsum(rng.exponential(2.0, programs))):
+        at_s, tokens = start_s, 64
+        for turn in range(rng.integers(1, 6)):
+            blocks = [1, *range(1000 * program, 1000 * program + tokens // 16)]
+            rows.append((at_s, tokens, rng.integers(5, 200), f"p{program}", turn, blocks))
+            at_s += rng.lognormal(1, 1)
+            tokens += int(rng.integers(64, 400))
+    rows.sort(key=lambda row: row[0])
+    at, inputs, outputs, *rest = zip(*rows, strict=True)
+    names = ("program_id", "turn", "prefix_blocks")
+    columns = {name: pl.Series(values) for name, values in zip(names, rest, strict=True)}
+    return trace_of(np.array(at), np.array(inputs), np.array(outputs), **columns)
