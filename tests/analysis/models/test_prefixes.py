@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from servescope.analysis.models import prefixes
+from servescope.analysis.models import growing
 from servescope.analysis.models.draws import Draws
 from servescope.analysis.models.prefixes import Prefixes
 from servescope.analysis.reuse import Reuse
@@ -165,9 +165,9 @@ def chained() -> tuple[Prefixes, pl.DataFrame]:
 
 def windows(model: Prefixes, calls: pl.DataFrame, draws: Draws, count: int = 4) -> pl.Series:
     """Return the blocks of calls that are drawn in windows of as many calls."""
-    growing = model.begin(draws)
+    prompts = model.begin(draws)
     edges = np.linspace(0, calls.height, count + 1).astype(int).tolist()
-    return pl.concat([growing.window(k, calls[a:b]) for k, (a, b) in enumerate(pairwise(edges))])
+    return pl.concat([prompts.window(k, calls[a:b]) for k, (a, b) in enumerate(pairwise(edges))])
 
 
 def test_the_same_seed_gives_the_same_ids_and_streams_share_none(
@@ -209,11 +209,11 @@ def test_memory_is_bounded(
 ) -> None:
     """However many prompts wait to be gone on from, the oldest are forgotten."""
     model, calls = chained
-    monkeypatch.setattr(prefixes, "_HELD_BLOCKS", 500)
-    growing = model.begin(Draws(0))
+    monkeypatch.setattr(growing, "_HELD_BLOCKS", 500)
+    prompts = model.begin(Draws(0))
     for window in range(20):
-        growing.window(window, calls[:100].with_columns(pl.col("arrival_s") + 100 * window))
-        assert growing.held_blocks <= 500
+        prompts.window(window, calls[:100].with_columns(pl.col("arrival_s") + 100 * window))
+        assert prompts.held_blocks <= 500
 
 
 def test_no_id_of_the_source_is_in_the_model() -> None:
