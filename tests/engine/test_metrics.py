@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,21 @@ def served() -> tuple[Engine, Latencies]:
         latencies.observe([*engine.finish(step).prompted, *decoded])
         now = step.ends_s
     return engine, latencies
+
+
+NAMES = Path(__file__).parents[2] / ".." / "shared" / "calibration" / "metrics_names.txt"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "serve-the-embedded-engine.md"
+
+
+@pytest.mark.skipif(not NAMES.exists(), reason="needs the measurements in ../shared/calibration")
+def test_the_page_lists_which_of_vllms_names_are_missing() -> None:
+    text = exposition([served()[0]], 0, Latencies(), Histogram(BEHIND_S), "llama")
+    ours, vllms = (
+        set(re.findall(r"^# TYPE (vllm:\S+)", page, re.MULTILINE))
+        for page in (text, NAMES.read_text())
+    )
+    assert ours <= vllms
+    assert set(re.findall(r"`(vllm:\w+)`", PAGE.read_text())) == vllms - ours
 
 
 def test_the_samples_say_what_the_engine_did() -> None:
