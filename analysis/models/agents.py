@@ -76,33 +76,31 @@ class Agents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Raises InputError where no call names its program.
         """
         trace = source.trace if isinstance(source, Demand) else source
-        if "program_id" not in trace.columns:
-            raise unnamed()
         if "parents" not in trace.columns:
             return cls(main=Sessions.fit(source, min_count))
-        order = [name for name in ("turn", "arrival_s") if name in trace.columns]
-        calls = (
-            trace.frame.select(*(name for name in _WANTED if name in trace.columns))
-            .filter(col("program_id").is_not_null())
-            .collect()
-            .sort("program_id", *order, maintain_order=True)
-        )
-        several = calls.select((col("parents").list.len() > 1).mean()).item()
-        if several > _TANGLED and {"arrival_s", "observed_e2e_s"} <= set(calls.columns):
+        calls = _calls(trace)
+        if _are_tangled(calls):
             return cls(main=Sessions.of(_by_arrival(calls), min_count), tangled=True)
         parts = _Parts.of(calls)
-        calls = calls.with_columns(
-            program_id=pl.Series(parts.chain), main=pl.Series(parts.is_main[parts.chain])
-        ).sort("program_id", maintain_order=True)
-        main = Sessions.of(timed(calls.filter("main")), min_count)
+        main, subs = parts.tables(calls)
+        model = cls(main=Sessions.of(main, min_count))
         if (~parts.is_main).sum() < min_count:
-            return cls(main=main)
-        begun = calls.filter(~col("main")).group_by("program_id", maintain_order=True).first()
-        return cls(
-            main=main,
-            subs=Sessions.of(timed(calls.filter(~col("main"))), min_count),
-            forks=_forks(parts, begun, min_count),
-        )
+            return model
+        begun = subs.group_by("program_id", maintain_order=True).first()
+        forks = _forks(parts, begun, min_count)
+        return msgspec.structs.replace(model, subs=Sessions.of(subs, min_count), forks=forks)
+
+    def log_score(self, source: Demand | Trace) -> float:
+        """Return the log-likelihood of turns and pauses (nats), of sub-agents those they have."""
+        trace = source.trace if isinstance(source, Demand) else source
+        if "parents" not in trace.columns:
+            return self.main.log_score(source)
+        calls = _calls(trace)
+        if self.tangled:
+            return self.main.log_score_of(_by_arrival(calls))
+        main, subs = _Parts.of(calls).tables(calls)
+        score = self.main.log_score_of(main)
+        return score + (self.subs.log_score_of(subs) if self.subs and subs.height else 0.0)
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -144,6 +142,25 @@ class Agents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             f" {self.subs.programs} were seen, of {self.subs.turns.mean:.3g} calls on average;"
             f" {forks.waited:.0%} are waited for.",
         ]
+
+
+def _calls(trace: Trace) -> pl.DataFrame:
+    """Return the calls that name a program, by program and turn; raises InputError of none."""
+    if "program_id" not in trace.columns:
+        raise unnamed()
+    order = [name for name in ("turn", "arrival_s") if name in trace.columns]
+    return (
+        trace.frame.select(name for name in _WANTED if name in trace.columns)
+        .filter(col("program_id").is_not_null())
+        .collect()
+        .sort("program_id", *order, maintain_order=True)
+    )
+
+
+def _are_tangled(calls: pl.DataFrame) -> bool:
+    several = (calls["parents"].list.len() > 1).mean()
+    known = {"arrival_s", "observed_e2e_s"} <= set(calls.columns)
+    return known and isinstance(several, float) and several > _TANGLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +248,13 @@ class _Parts:
             until=np.array(lags, np.int64),
         )
 
+    def tables(self, calls: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the calls of main chains and of sub-agents, with times, chains for programs."""
+        cut = calls.with_columns(
+            program_id=pl.Series(self.chain), main=pl.Series(self.is_main[self.chain])
+        ).sort("program_id", maintain_order=True)
+        return timed(cut.filter("main")), timed(cut.filter(~col("main")))
+
 
 def _forks(parts: _Parts, begun: pl.DataFrame, min_count: int) -> Forks:
     """Read off how sub-agents hang on main chains; `begun` are their first calls."""
@@ -295,7 +319,10 @@ class _Hung:
 
         quarter = ((main.turn + 0.5) / long[place] * _QUARTERS).astype(np.int64)
         wait = rng.exponential(size=len(place)) / np.array(forks.quarters)[quarter]
-        able = np.flatnonzero(many[place] > 0)
+        # what is waited for does not start at the last call
+        able = np.flatnonzero(
+            (many[place] > 0) & ((main.turn < long[place] - 1) | (forks.waited < 0.5))
+        )
         able = able[np.lexsort((wait[able], place[able]))]
         begun = np.concatenate(([True], place[able][1:] != place[able][:-1]))[: len(able)]
         first = np.flatnonzero(begun)
@@ -310,7 +337,8 @@ class _Hung:
         )
         after = np.where(row < 0, -1, main.turn[row])
         until = after + np.maximum(forks.until.sample(rng, len(row)), 1).astype(np.int64)
-        waits = (rng.random(len(row)) < forks.waited) & (until < long[program])
+        until = np.minimum(until, long[program] - 1)
+        waits = (rng.random(len(row)) < forks.waited) & (until > after)
         join = np.where(waits, begins[np.minimum(until, len(begins) - 1)] + program, -1)
         order = np.argsort(row, kind="stable")
         launch = np.maximum(forks.launch_s.sample(rng, len(row)), 0.0)

@@ -115,7 +115,8 @@ def timed(calls: pl.DataFrame) -> pl.DataFrame:
     if "delay_s" not in calls.columns:
         pause = gap - took.shift(1).fill_null(0.0)
     calls = calls.with_columns(
-        pause_s=pl.when(inside).then(pause).clip(0.0),
+        # a source may say a pause that is longer than the time between two calls
+        pause_s=pl.when(inside).then(pl.min_horizontal(pause, gap)).clip(0.0),
         gap_s=pl.when(inside).then(gap),
         service_s=took,
     )

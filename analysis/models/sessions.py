@@ -253,7 +253,11 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def log_score(self, source: Demand | Trace) -> float:
         """Return the log-likelihood of turns and pauses (nats), as if they were independent."""
         demand = source if isinstance(source, Demand) else Demand.of(source)
-        table = Sequences.of(in_order(demand), 1)
+        return self.log_score_of(in_order(demand))
+
+    def log_score_of(self, calls: pl.DataFrame) -> float:
+        """Return the same of a table as `sequences.timed` returns it."""
+        table = Sequences.of(calls, 1)
         score = self.turns.log_score(np.bincount(table.program).astype(np.float64))
         known = (table.turn > 0) & np.isfinite(table.pause_s)
         for kind, name in enumerate(table.kinds):

@@ -122,3 +122,35 @@ def test_labels_of_sub_agents_come_after_those_of_the_chain() -> None:
     some = model.sample(np.random.default_rng(0), 50)
     names = pl.Series([label.model for label in model.labels])
     assert ((some["input_tokens"] < 1000) == (names.gather(some["label"]) == "small")).all()
+
+
+def test_a_trace_scores_better_under_its_own_model(model: Agents) -> None:
+    longer = Agents.fit(agents(3, programs=400, steps=14))
+    held_out = agents(4, programs=300)
+    assert model.log_score(held_out) > longer.log_score(held_out)
+
+
+def test_what_is_drawn_leads_to_the_same_model_again(model: Agents, drawn: pl.DataFrame) -> None:
+    calls = drawn.select(
+        "turn",
+        "delay_s",
+        "delay_kind",
+        "input_tokens",
+        "output_tokens",
+        call_id=pl.format("{}/{}", "program", "turn"),
+        program_id=pl.col("program").cast(pl.String),
+        arrival_s="offset_s",
+        observed_e2e_s=pl.lit(2.0),
+        parents=pl.concat_str("program", pl.lit("/")).repeat_by(pl.col("parents").list.len()),
+    )
+    numbers = drawn["parents"].to_list()
+    named = [
+        [f"{before}{number}" for before, number in zip(*pair, strict=True)]
+        for pair in zip(calls["parents"].to_list(), numbers, strict=True)
+    ]
+    again = Agents.fit(Trace.of(calls.with_columns(parents=pl.Series(named)), ABOUT))
+    assert again.forks is not None
+    assert model.forks is not None
+    assert again.forks.some == pytest.approx(model.forks.some, abs=0.05)
+    assert again.forks.at_once == model.forks.at_once
+    assert again.forks.waited == model.forks.waited
