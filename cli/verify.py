@@ -71,7 +71,10 @@ def verify(
         typer.Option(help="Offered work over the engine's capacity.", rich_help_panel=_SERVING),
     ] = "0.3,0.5,0.7",
     system: Annotated[
-        str, typer.Option(help="`servescope engine list`.", rich_help_panel=_SERVING)
+        str,
+        typer.Option(
+            help="How the engine schedules: vllm_v1, sarathi, sglang, ...", rich_help_panel=_SERVING
+        ),
     ] = "vllm_v1",
     model: Annotated[
         str, typer.Option(help="`servescope engine models`.", rich_help_panel=_SERVING)

@@ -84,6 +84,13 @@ def test_the_page_of_the_characterisation_is_fresh() -> None:
     assert page == script.page(), "run: python docs/characterization_reference.py"
 
 
+def test_the_page_of_the_fidelity_is_fresh() -> None:
+    script = load_script(DOCS / "fidelity_reference.py")
+    assert text_of("reference/fidelity.md") == script.page(), (
+        "run: python docs/fidelity_reference.py"
+    )
+
+
 def test_the_page_of_the_command_line_is_fresh() -> None:
     script = load_script(DOCS / "cli_reference.py")
     assert text_of("reference/cli.md") == script.page(), "run: python docs/cli_reference.py"
