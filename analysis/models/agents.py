@@ -81,6 +81,8 @@ class Agents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         calls = _calls(trace)
         if _are_tangled(calls):
             return cls(main=Sessions.of(_by_arrival(calls), min_count), tangled=True)
+        if _are_chains(calls):
+            return cls(main=Sessions.of(timed(calls), min_count))
         parts = _Parts.of(calls)
         main, subs = parts.tables(calls)
         model = cls(main=Sessions.of(main, min_count))
@@ -98,6 +100,8 @@ class Agents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         calls = _calls(trace)
         if self.tangled:
             return self.main.log_score_of(_by_arrival(calls))
+        if _are_chains(calls):
+            return self.main.log_score_of(timed(calls))
         main, subs = _Parts.of(calls).tables(calls)
         score = self.main.log_score_of(main)
         return score + (self.subs.log_score_of(subs) if self.subs and subs.height else 0.0)
@@ -161,6 +165,17 @@ def _are_tangled(calls: pl.DataFrame) -> bool:
     several = (calls["parents"].list.len() > 1).mean()
     known = {"arrival_s", "observed_e2e_s"} <= set(calls.columns)
     return known and isinstance(several, float) and several > _TANGLED
+
+
+def _are_chains(calls: pl.DataFrame) -> bool:
+    """Whether every program has one root, and no call starts several or waits for several."""
+    waits = calls["parents"].list.len().fill_null(0)
+    parents = calls["parents"].explode().drop_nulls()
+    return (
+        int((waits == 0).sum()) == calls["program_id"].n_unique()
+        and int((waits > 1).sum()) == 0
+        and parents.n_unique() == len(parents)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +282,12 @@ def _forks(parts: _Parts, begun: pl.DataFrame, min_count: int) -> Forks:
     beside = np.bincount(parts.home[subs[parts.after[subs] < 0]], minlength=len(parts.calls))[mains]
     share = (forks / parts.calls[mains])[forks > 0]
     quarter = np.minimum((pairs[1] + 0.5) / parts.calls[pairs[0]] * _QUARTERS, _QUARTERS - 1)
-    often = np.bincount(quarter.astype(np.int64), minlength=_QUARTERS) + 1.0
+    often = np.bincount(quarter.astype(np.int64), minlength=_QUARTERS).astype(np.float64)
+    few = often < min_count
+    if few.any() and often[few].sum() < min_count:
+        few[:] = True
+    if few.any():
+        often[few] = max(often[few].mean(), 1.0)
     joined = parts.until[subs] > 0
     launch = np.zeros(0)
     kind = "unknown"

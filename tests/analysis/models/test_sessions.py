@@ -1,5 +1,7 @@
 """Sessions: turns, pauses, growth and what they share are found, and drawn again."""
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import polars as pl
@@ -8,10 +10,13 @@ from made_sessions import ADDED, EFFECT, MEDIAN_S, SIGMA, chats
 from scipy import stats
 
 from servescope.analysis.demand import Demand
+from servescope.analysis.models.sequences import in_order
 from servescope.analysis.models.sessions import PAUSE, Sessions
-from servescope.traces import Trace
+from servescope.traces import Trace, load
 from servescope.traces.errors import InputError
 from servescope.traces.provenance import Provenance
+
+RAGPULSE = Path(__file__).parents[4] / "shared/data/ragpulse/0_trace.part1.jsonl.gz"
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +142,27 @@ def test_calls_without_programs_are_refused() -> None:
     trace = Trace.of(frame, Provenance(format="none", source="made up", arrival_basis="trace"))
     with pytest.raises(InputError, match="session or program"):
         Sessions.fit(Demand.of(trace))
+
+
+@pytest.mark.skipif(not RAGPULSE.exists(), reason="needs ../shared/data/ragpulse")
+def test_sessions_of_a_real_trace_come_back() -> None:
+    trace = load(RAGPULSE)
+    calls = in_order(Demand.of(trace))
+    drawn = Sessions.fit(trace).sample(np.random.default_rng(1), 20_000)
+    turns = [
+        each.group_by(by).len()["len"] for each, by in ((calls, "program_id"), (drawn, "program"))
+    ]
+    assert stats.ks_2samp(*turns).statistic < 0.02
+    pauses = [each.drop_nulls() for each in (calls["pause_s"], drawn["delay_s"])]
+    assert stats.ks_2samp(*pauses).statistic < 0.02
+
+    def successive(pause: str, program: str, frame: pl.DataFrame) -> float:
+        before = pl.when(pl.col(program) == pl.col(program).shift(1)).then(pl.col(pause).shift(1))
+        pairs = frame.select(now=pause, before=before).drop_nulls()
+        return float(stats.spearmanr(pairs["now"], pairs["before"]).statistic)
+
+    real = successive("pause_s", "program_id", calls)
+    assert successive("delay_s", "program", drawn) == pytest.approx(real, abs=0.05)
+    lengths = ("input_tokens", "output_tokens")
+    both = [stats.spearmanr(*(each[name] for name in lengths)).statistic for each in (calls, drawn)]
+    assert both[1] == pytest.approx(both[0], abs=0.02)
