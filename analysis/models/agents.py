@@ -205,19 +205,8 @@ class _Parts:
         program = calls["program_id"].rle_id().to_list()
         texts = [col(name).cast(pl.String) for name in _LABELS if name in calls.columns]
         label = calls.select(pl.concat_str([pl.lit(""), *texts], ignore_nulls=True)).to_series()
-        labels = label.to_list()
+        goes_on = _going_on(waits, program, label.to_list())
         many = len(waits)
-        height = [1] * many
-        for row in range(many - 1, -1, -1):
-            if waits[row]:
-                parent = waits[row][0]
-                height[parent] = max(height[parent], height[row] + 1)
-        best: dict[int, tuple[bool, bool, int, int]] = {}
-        for row, parents in enumerate(waits):
-            before = parents[0] if parents else -1 - program[row]
-            alike = bool(parents) and labels[before] == labels[row]
-            rank = (len(parents) > 1, alike, height[row], -row)
-            best[before] = max(best.get(before, rank), rank)
         chain, step = [0] * many, [0] * many
         mains: dict[int, int] = {}
         is_main: list[bool] = []
@@ -225,15 +214,15 @@ class _Parts:
         hangs: list[tuple[int, int]] = []
         # the main root first, for a sub-agent may begin before it
         for row, parents in enumerate(waits):
-            if not parents and -best[-1 - program[row]][3] == row:
+            if not parents and goes_on[row]:
                 mains[program[row]] = chain[row] = len(long)
                 is_main.append(True)
                 long.append(1)
                 hangs.append((len(hangs), -1))
         until: dict[int, int] = {}
         for row, parents in enumerate(waits):
-            before = parents[0] if parents else -1 - program[row]
-            if -best[before][3] == row:
+            before = parents[0] if parents else -1
+            if goes_on[row]:
                 if parents:
                     mine = chain[row] = chain[before]
                     step[row] = long[mine]
@@ -269,6 +258,28 @@ class _Parts:
             program_id=pl.Series(self.chain), main=pl.Series(self.is_main[self.chain])
         ).sort("program_id", maintain_order=True)
         return timed(cut.filter("main")), timed(cut.filter(~col("main")))
+
+
+def _going_on(waits: list[list[int]], program: list[int], label: list[str]) -> list[bool]:
+    """Return which calls go on the chain of the first that they wait for, or are the main root.
+
+    Of those that wait for the same call it is the one that waits for others besides, else that of
+    the same model and class, else that with the longest path behind it.
+    """
+    height = [1] * len(waits)
+    for row in range(len(waits) - 1, -1, -1):
+        for parent in waits[row][:1]:
+            height[parent] = max(height[parent], height[row] + 1)
+    best: dict[int, tuple[bool, bool, int, int]] = {}
+    for row, parents in enumerate(waits):
+        before = parents[0] if parents else -1 - program[row]
+        alike = bool(parents) and label[before] == label[row]
+        rank = (len(parents) > 1, alike, height[row], -row)
+        best[before] = max(best.get(before, rank), rank)
+    goes_on = [False] * len(waits)
+    for *_, row in best.values():
+        goes_on[-row] = True
+    return goes_on
 
 
 def _forks(parts: _Parts, begun: pl.DataFrame, min_count: int) -> Forks:
