@@ -24,7 +24,7 @@ A score stands in `Fidelity.table`, a row each:
 | `value` | the score: its mean over the synthetic traces, of serving the median; 0 means that the traces are alike, of the area under the curve 0.5 |
 | `low`, `high` | the band that 9 of 10 synthetic traces are in; of a single trace the 95 % interval of the score, where it has one |
 | `floor` | the same score of one part of the real trace against the other: the halves, or with `--split` the part that was fitted against the rest. What is not above it cannot be told from the real trace's own changes |
-| `bar` | what a good model is held to |
+| `bar`, `met` | what a good model is held to, and whether the score is; of the area under the curve on either side of 0.5 |
 | `real`, `synthetic` | the two numbers, where the score compares just these; of several traces the median |
 | `synthetic_low`, `synthetic_high` | the band of the synthetic numbers, of 10 traces or more |
 | `unit`, `says`, `how` | what stands below |

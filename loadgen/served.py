@@ -395,6 +395,7 @@ def _table(
                 "value": abs(row["synthetic"] / row["real"] - 1),
                 "floor": row["floor"],
                 "bar": row["bar"],
+                "met": MEASURES[str(row["measure"])].met(abs(row["synthetic"] / row["real"] - 1)),
                 "unit": MEASURES["of_median"].unit,
                 "says": MEASURES["of_median"].says,
                 "how": MEASURES["of_median"].how,

@@ -156,7 +156,8 @@ def _bars(found: Fidelity) -> Section | None:
     if held.is_empty():
         return None
     rows: list[dict[str, Cell]] = [
-        row | {"subject": row["subject"] or None, "met": _met(row)} for row in held.to_dicts()
+        row | {"subject": row["subject"] or None, "met": "yes" if row["met"] else "no"}
+        for row in held.to_dicts()
     ]
     met = sum(row["met"] == "yes" for row in rows)
     says = (
@@ -169,10 +170,6 @@ def _bars(found: Fidelity) -> Section | None:
     return Section(
         "bars", "What a good model is held to", (Table(told(columns, rows), rows, says),)
     )
-
-
-def _met(row: dict[str, Any]) -> str:
-    return "yes" if row["value"] <= row["bar"] else "no"
 
 
 def _aspect(found: Fidelity, key: str) -> Section | None:

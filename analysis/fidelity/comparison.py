@@ -44,6 +44,7 @@ SCHEMA: Final = {
     "high": pl.Float64,
     "floor": pl.Float64,
     "bar": pl.Float64,
+    "met": pl.Boolean,
     "real": pl.Float64,
     "synthetic": pl.Float64,
     "synthetic_low": pl.Float64,
@@ -68,7 +69,7 @@ class Fidelity:
     `synthetic` (the median) are these, and of 10 traces or more `synthetic_low` and
     `synthetic_high` the band of the synthetic ones. `curves` are what is drawn: keys, real,
     synthetic (mean), low, high (5th and 95th percentile). `tick` is the one over which the arrivals
-    of all were spread. `bar` is what a good model is held to.
+    of all were spread. `bar` is what a good model is held to, and `met` whether the score is.
     `left_out` has aspect, what, why.
     """
 
@@ -205,6 +206,7 @@ def rows_of(
                 "high": high,
                 "floor": floor.get((measure, subject)),
                 "bar": measures[measure].bar,
+                "met": measures[measure].met(middle(values)),
                 "real": scored[0].real,
                 "synthetic": float(np.median(made)) if len(made) else None,
                 "synthetic_low": made_low,
@@ -268,14 +270,16 @@ def _of_mean_curve(
     if single is None or known.is_empty():
         return []
     off = np.log(known["synthetic"].to_numpy() / known["real"].to_numpy())
+    error = float(np.abs(off).mean())
     about = ASPECTS[aspect].measures[f"{curve}_mean_curve"]
     row = dict.fromkeys(SCHEMA) | {
         "aspect": aspect,
         "measure": f"{curve}_mean_curve",
         "subject": "",
-        "value": float(np.abs(off).mean()),
+        "value": error,
         "floor": single["floor"],
         "bar": about.bar,
+        "met": about.met(error),
         "unit": about.unit,
         "says": about.says,
         "how": about.how,

@@ -26,6 +26,10 @@ class Measure:
     ideal: float = 0.0
     bar: float | None = None
 
+    def met(self, value: float) -> bool | None:
+        """Whether a score is as near to the ideal as the bar is, on either side."""
+        return None if self.bar is None else abs(value - self.ideal) <= self.bar - self.ideal
+
 
 @dataclass(frozen=True, slots=True)
 class Score:

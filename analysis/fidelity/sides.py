@@ -38,10 +38,15 @@ def spread(trace: Trace, tick: Tick | None, seed: int = 0) -> Trace:
     Stamps that are finer than the tick lose what they say below it, so that traces of coarse and of
     fine clocks become alike. The same seed draws the same for equally many calls.
     """
-    if tick is None or "arrival_s" not in trace.columns:
+    if tick is None or not _timed(trace):
         return trace
     calls = trace.collect().sort("arrival_s", nulls_last=True, maintain_order=True)
     return replace(trace, frame=calls.with_columns(_redrawn(calls, tick, seed)).lazy())
+
+
+def _timed(trace: Trace) -> bool:
+    """Whether all calls are on one clock."""
+    return "arrival_s" in trace.columns and trace.provenance.arrival_basis == "trace"
 
 
 def _redrawn(calls: pl.DataFrame, tick: Tick, seed: int) -> pl.Series:
@@ -58,8 +63,7 @@ def split(trace: Trace, share: float) -> tuple[Trace, Trace]:
     """
     if not 0 < share < 1:
         raise InputError(f"A trace cannot be cut at {share:g}.", "Give a share between 0 and 1.")
-    timed = "arrival_s" in trace.columns and trace.provenance.arrival_basis == "trace"
-    if timed:
+    if _timed(trace):
         first, last = (
             trace.frame.select(first=pl.col("arrival_s").min(), last=pl.col("arrival_s").max())
             .collect()

@@ -10,6 +10,7 @@ from servescope.analysis.fidelity import ASPECTS, Fidelity
 from servescope.analysis.fidelity.comparison import SCHEMA, band, inside
 from servescope.traces import Trace
 from servescope.traces.errors import InputError
+from servescope.traces.schema import SCHEMA as SCHEMAS
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +137,28 @@ def test_numbers_in_the_band_are_counted_of_ten_traces_or_more() -> None:
     assert within / of > 0.5
     few = fidelity.compare(poisson(0, calls=700), [poisson(k, calls=700) for k in (1, 2)])
     assert inside(few.table) == (0, 0)
+
+
+ODD = {
+    "constant lengths": {"input_tokens": [10] * 900, "output_tokens": [5] * 900},
+    "no answers": {"output_tokens": [0] * 900},
+    "no lengths": {"input_tokens": [None] * 900, "output_tokens": [None] * 900},
+    "ties": {"arrival_s": [float(k // 30) for k in range(900)]},
+    "one moment": {"arrival_s": [0.0] * 900},
+    "one program": {"program_id": ["p"] * 900},
+    "no prefixes": {"prefix_blocks": [[]] * 900},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_traces_are_compared_as_far_as_they_go(odd: str) -> None:
+    frame = poisson(1, calls=900).collect().with_columns(
+        pl.Series(name, values, dtype=SCHEMAS[name]) for name, values in ODD[odd].items()
+    )  # fmt: skip
+    trace = Trace.of(frame, poisson(1).provenance)
+    for real, other in ((trace, poisson(2, calls=900)), (poisson(2, calls=900), trace)):
+        found = fidelity.compare(real, [other])
+        assert found.table["value"].is_finite().all()
+    own = fidelity.compare(trace, [trace]).table
+    distances = own.filter(~pl.col("measure").is_in(["auc", "copies"]))
+    assert set(distances["value"]) <= {0.0}
