@@ -41,14 +41,14 @@ class Growing:
     def __init__(self, model: Prefixes, draws: Draws) -> None:
         self._model = model
         self._draws = draws
-        self._popular, self._flat = self._roots()
+        self.popular, self._flat = self._roots()
         self.born: list[float] = []
         self._sizes: list[int] = []
         self.turned: list[int] = []
         self._starts = np.zeros(0, np.int64)
         self._live: set[int] = set()
         self._programs: dict[int, int] = {}
-        self._begun: dict[int, int] = {}
+        self.begun: dict[int, int] = {}
         self._came = 0
         self._since: tuple[float, int] | None = None
         self.first_s = 0.0
@@ -138,20 +138,14 @@ class Growing:
         held = len(self.born)
         begins, ebbs = [*model.fresh_trend.edges[1:]], [*model.fresh_trend.values, 1.0]
         born, lengths, turned = self.born, self._sizes, self.turned
-        live, last, begun = self._live, self._programs, self._begun
+        live, last = self._live, self._programs
         longest = max(max(sizes), max(lengths, default=0)) + 1
-        counts = np.arange(longest + 1, dtype=np.float64)
-        mass = model.fresh_blocks.rank(counts, 1.0) - model.fresh_blocks.rank(counts, 0.0)
-        odds = np.array(model.fresh_odds.at_wholes(longest))
-        fresh = (np.maximum(mass, 1e-9) * model.fresh_rps * faster * odds).tolist()
+        fresh = self._fresh(longest, faster)
         chains = _Chaining.of(model.chains, longest) if model.chains else None
-        turns, forks = model.turns, model.forks
+        anew = _Beginning.of(model, longest)
+        turns = model.turns
         dropped = _table(turns.dropped) if turns else []
         kept = _table(turns.kept) if turns and turns.kept else []
-        depths = [_table(depth) for depth in forks.depth] if forks else []
-        backs = _table(forks.age_s) if forks else []
-        forking = forks.share.places(longest) if forks else []
-        popular = np.cumsum([node.share for node in model.popular]).tolist()
         waiting: dict[int, list[int]] = {}
         if chains:
             for number in sorted(live):
@@ -177,18 +171,10 @@ class Growing:
                 origin = before
                 live.discard(before)
             elif size:
-                found = (
-                    chains.find(
-                        now,
-                        size,
-                        fresh[size] * ebbs[bisect_right(begins, now - self.first_s)],
-                        waiting,
-                        self,
-                        draw,
-                    )
-                    if chains
-                    else None
-                )
+                found = None
+                if chains:
+                    ebb = ebbs[bisect_right(begins, now - self.first_s)]
+                    found = chains.find(now, size, fresh[size] * ebb, waiting, self, draw)
                 if chains and found:
                     origin, at, group, place = found
                     shared = min(size, max(1, lengths[origin] - chains.drop(at, draw)))
@@ -196,20 +182,8 @@ class Growing:
                     group.pop()
                     live.discard(origin)
                     turn = min(turned[origin] + 1, _MOST_TURNS)
-                elif forks and draw() < forks.share.values[forking[size]]:
-                    spot = int(draw() * _TABLE)
-                    wanted = min(size, int(depths[forking[size]][int(draw() * _TABLE)]))
-                    origin = self._nearest(now - backs[spot], wanted, number)
-                    shared = wanted if origin >= 0 else 0
-                if origin < 0 and popular:
-                    node = bisect_right(popular, draw())
-                    if program is not None:
-                        if model.again and draw() < model.again:
-                            node = begun.get(program, node)
-                        begun[program] = node
-                    if node < len(popular):
-                        origin = -2 - node
-                        shared = min(size, self._popular[node][1])
+                else:
+                    origin, shared = anew.draw(now, size, program, self, draw)
                 if chains and chains.by_size[size]:
                     live.add(number)
                     waiting.setdefault(size, []).append(number)
@@ -217,14 +191,27 @@ class Growing:
             origins[row], shareds[row] = origin, shared
         return origins, shareds
 
-    def _nearest(self, moment: float, blocks: int, number: int) -> int:
-        """Return the prompt with so many blocks or more that came nearest to a moment, or -1."""
+    def _fresh(self, longest: int, faster: float) -> list[float]:
+        """Return the rate (1/s) of new conversations of 0, 1, ... longest blocks."""
+        model = self._model
+        counts = np.arange(longest + 1, dtype=np.float64)
+        mass = model.fresh_blocks.rank(counts, 1.0) - model.fresh_blocks.rank(counts, 0.0)
+        odds = np.array(model.fresh_odds.at_wholes(longest))
+        rates: list[float] = (np.maximum(mass, 1e-9) * model.fresh_rps * faster * odds).tolist()
+        return rates
+
+    def nearest(self, moment: float, blocks: int) -> int:
+        """Return the prompt with so many blocks or more that came nearest to a moment, or -1.
+
+        The last one, which is to begin as another does, is left out.
+        """
         if moment < self.first_s:
             return -1
-        at = bisect_right(self.born, moment, 0, number)
+        last = len(self.born) - 1
+        at = bisect_right(self.born, moment, 0, last)
         for step in range(_NEIGHBOURS):
             for near in (at - 1 - step, at + step):
-                if 0 <= near < number and self._sizes[near] >= blocks:
+                if 0 <= near < last and self._sizes[near] >= blocks:
                     return near
         return -1
 
@@ -235,7 +222,7 @@ class Growing:
         old = len(self._flat)
         flat = np.concatenate((self._flat, _ids(rng, int(sizes.sum()))))
         starts = np.concatenate((self._starts, old + np.cumsum(sizes) - sizes))
-        roots = np.array([place for place, _ in self._popular][::-1], np.int64)
+        roots = np.array([place for place, _ in self.popular][::-1], np.int64)
         begins = np.concatenate((starts, roots, [0]))  # so that -2 - k is popular prefix k
         rows = np.flatnonzero(shared)
         to = starts[len(self._starts) + rows]
@@ -255,7 +242,7 @@ class Growing:
         wanted &= np.array(self.born) >= self.born[-1] - horizon
         if self._model.forks:
             wanted[-_RECENT:] = True
-        for kept in (self._programs, self._begun):
+        for kept in (self._programs, self.begun):
             while len(kept) > _PROGRAMS:
                 kept.pop(next(iter(kept)))
         if self._model.turns:
@@ -271,11 +258,56 @@ class Growing:
         self.born = [self.born[row] for row in rows.tolist()]
         self._sizes = sizes[rows].tolist()
         self.turned = [self.turned[row] for row in rows.tolist()]
-        base = sum(size for _, size in self._popular)
+        base = sum(size for _, size in self.popular)
         size = sizes[rows]
         self._starts = base + np.cumsum(size) - size
         place = np.repeat(starts[rows] - (np.cumsum(size) - size), size) + np.arange(size.sum())
         self._flat = np.concatenate((flat[:base], flat[place]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """How new conversations begin, as tables for the loop over calls."""
+
+    popular: list[float]
+    again: float
+    forking: list[float]
+    kinds: list[int]
+    depths: list[list[float]]
+    backs: list[float]
+
+    @classmethod
+    def of(cls, model: Prefixes, longest: int) -> _Beginning:
+        forks = model.forks
+        return cls(
+            popular=np.cumsum([node.share for node in model.popular]).tolist(),
+            again=model.again,
+            forking=forks.share.at_wholes(longest) if forks else [0.0] * (longest + 1),
+            kinds=forks.share.places(longest) if forks else [],
+            depths=[_table(depth) for depth in forks.depth] if forks else [],
+            backs=_table(forks.age_s) if forks else [],
+        )
+
+    def draw(
+        self, now: float, size: int, program: int | None, held: Growing, draw: Callable[[], float]
+    ) -> tuple[int, int]:
+        """Draw what a new prompt begins as, and for how many blocks; numbers as in `_link`."""
+        if self.forking[size] and draw() < self.forking[size]:
+            moment = now - self.backs[int(draw() * _TABLE)]
+            blocks = min(size, int(self.depths[self.kinds[size]][int(draw() * _TABLE)]))
+            origin = held.nearest(moment, blocks)
+            if origin >= 0:
+                return origin, blocks
+        if not self.popular:
+            return -1, 0
+        node = bisect_right(self.popular, draw())
+        if program is not None:
+            if self.again and draw() < self.again:
+                node = held.begun.get(program, node)
+            held.begun[program] = node
+        if node == len(self.popular):
+            return -1, 0
+        return -2 - node, min(size, held.popular[node][1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,13 @@ _ROUNDS = 20  # of the product of rates, by then still
 class Prefixes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How prompts share their first blocks, by rates and shares alone: no id of the source.
 
-    `fresh` is the rate (1/s) of new conversations by the blocks of their prompt, a block each; it
-    grows with the rate of calls over `rate_rps`. `counted` gives the blocks of a prompt where they
-    do not follow from its tokens: quantiles in equal groups of calls by tokens, ends in `steps`.
+    New conversations, of `fresh_blocks`, begin at `fresh_rps` (1/s), times the rate of calls over
+    `rate_rps`, times `fresh_trend` at a moment (s from the first call; 1 after its end), times
+    `fresh_odds` of their blocks. Of those that are later turns of a program a share `again` begin
+    with the popular prefix of the turn before. `hit_rate` is that of an endless cache, `reusing`
+    the share of prompts that find anything, both of the source. `counted` gives the blocks of a
+    prompt where they do not follow from its tokens: quantiles in equal groups of calls by tokens,
+    ends in `steps`.
     """
 
     block_tokens: int | None
@@ -326,15 +330,17 @@ def _calibrated(
     cuts = np.cumsum([len(hazard.values) for hazard in chains.hazard])[:-1]
 
     def soon(origin: Ints, blocks: Ints) -> Floats:
+        """Return how much is gone on with at each age in each part."""
         found = np.empty(0)
-        for part, edges in enumerate(ends):
+        for part, bounds in enumerate(ends):
             here = (origin >= 0) & (period == part)
             ages = (when - when[origin])[here]
             weights = blocks[here] ** _BY_BLOCKS
-            found = np.append(found, np.histogram(ages, edges, weights=weights)[0] + 1.0)
+            found = np.append(found, np.histogram(ages, bounds, weights=weights)[0] + 1.0)
         return found
 
     def turned(logs: tuple[Floats, Floats, Floats]) -> Prefixes:
+        """Return the model with these odds, trend and hazards, all as logarithms."""
         odds, trend, hazard = (np.exp(each) for each in logs)
         values = np.split(hazard, cuts)
         return msgspec.structs.replace(
@@ -383,6 +389,7 @@ def _odds(group: Ints, real: Ints, drawn: Ints, sizes: Ints, count: int) -> Floa
 def _forks(
     seen: _Seen, owner: Ints, shared: Ints, new: Flags, forked: Flags, min_count: int
 ) -> Forks:
+    """Return how new conversations begin as an earlier prompt does, if not a popular one."""
     edges = _edges(seen.sizes[forked], min_count, _BINS)
     edges[0] = min(edges[0], seen.sizes[new].min())
     edges[-1] = max(edges[-1], seen.sizes[new].max() + 1)
@@ -413,6 +420,7 @@ def _counted(seen: _Seen, min_count: int) -> tuple[tuple[float, ...], tuple[Quan
 
 
 def _trend(when: Floats, span: float, min_count: int) -> Steps:
+    """Return the rate of these moments (s from the first call) over their mean."""
     parts = _parts(when, span, min_count)
     came, _ = np.histogram(when, parts)
     rates = came / np.diff(parts)
@@ -599,6 +607,7 @@ def _regrouped(steps: Steps, times: float, edges: Floats) -> Steps:
 
 
 def _some(values: Floats) -> Floats:
+    """Return the values, or what may be divided by where they are 0."""
     return np.maximum(values, 1e-12)
 
 
