@@ -21,13 +21,17 @@ def sentences(found: Fidelity) -> list[Sentence]:
 
 
 def _share(value: float) -> str:
+    if value >= 10:
+        return f"{value:,.0f} times"
     return f"{100 * value:.0f} %" if value >= 0.1 else f"{100 * value:.1f} %"
 
 
 def _floor(row: dict[str, float | None], write: Callable[[float], str]) -> str:
     """Say what the two parts of the real trace show, where it is known."""
     return (
-        "" if row["floor"] is None else f"; of two parts of the real trace: {write(row['floor'])}"
+        ""
+        if row["floor"] is None
+        else f"; between two parts of the real trace: {write(row['floor'])}"
     )
 
 
@@ -55,7 +59,7 @@ def _serving(found: Fidelity) -> Iterator[str]:
         loads = ", ".join(s.removeprefix("load ") for s in rows["subject"])
         at = f"load {loads}" if len(values) == 1 else f"loads {loads}"
         worst = "" if len(values) == 1 else f", at worst by {_share(max(values))}"
-        floor = f"; of two parts of the real trace: {_share(sum(floors) / len(floors))}"
+        floor = f"; between two parts of the real trace: {_share(sum(floors) / len(floors))}"
         yield (
             f"{name} is off by {_share(sum(values) / len(values))} at {at}{worst}"
             f"{floor if floors else ''}."
@@ -105,7 +109,7 @@ def _marginals(found: Fidelity) -> Iterator[str]:
     if known:
         told = ", ".join(f"{name} {row['value']:.3f}" for name, row in known.items())
         floors = [row["floor"] for row in known.values() if row["floor"] is not None]
-        floor = f"; of two parts of the real trace up to {max(floors):.3f}" if floors else ""
+        floor = f"; between two parts of the real trace up to {max(floors):.3f}" if floors else ""
         yield f"Distributions are apart by at most (KS): {told}{floor}."
 
 

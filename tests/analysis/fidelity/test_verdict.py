@@ -36,7 +36,7 @@ def test_what_a_server_would_notice_comes_first(found: Fidelity) -> None:
     whole = found.joined(served(ttft_p99=0.1), {}, pl.DataFrame(schema=LEFT))
     assert sentences(whole)[0].text == (
         "The 99th percentile of the time to first token is off by 20 % at loads 0.3, 0.5, 0.7, at"
-        " worst by 30 %; of two parts of the real trace: 5.0 %."
+        " worst by 30 %; between two parts of the real trace: 5.0 %."
     )
 
 
