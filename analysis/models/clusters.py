@@ -39,10 +39,10 @@ class Clusters(
     def fit(cls, arrivals: Floats, span_s: float, window_s: float = WINDOW_S) -> Clusters:
         """Fit size and spread by maximum likelihood at the rates of windows.
 
-        At most 8,192 arrivals are looked at, evenly spread. Raises InputError of too few.
+        At most 6,144 arrivals are looked at, evenly spread. Raises InputError of too few.
         """
         check_enough(arrivals, span_s)
-        cut = Stretches.of(arrivals, span_s, window_s, mean=64, most=8192)
+        cut = Stretches.of(arrivals, span_s, window_s, mean=32, most=6144)
         mean_s = 1 / float(cut.rate_rps.mean())
 
         def values(point: Floats) -> tuple[float, float]:
@@ -61,7 +61,7 @@ class Clusters(
             cost,
             min(grid, key=cost),
             method="Nelder-Mead",
-            options={"xatol": 1e-2, "fatol": 0.05, "maxfev": 60},
+            options={"xatol": 1e-2, "fatol": 0.05, "maxfev": 50},
         )
         size, spread_s = values(found.x)
         return cls(size=rounded(size), spread_s=rounded(spread_s))
@@ -91,7 +91,7 @@ class Clusters(
     def log_score(self, arrivals: Floats, span_s: float, rate_rps: float) -> float:
         """Return the log-likelihood (nats) of arrivals in [0, span_s).
 
-        Exact up to one step: after every arrival the number of calls that are still to come is
+        Exact up to one step: before every arrival the number of calls that are still to come is
         taken to be negative binomial, with the mean and variance that it has.
         """
         if not rate_rps:
@@ -112,32 +112,33 @@ def _log_scores(cut: Stretches, size: float, spread_s: float) -> Floats:
 
     Let M calls be still to come, and G(z) be the mean of z^M where nothing contradicts what was
     seen. A silence t turns G(z) into G(z exp(-t/s)), times what clusters begun meanwhile add; an
-    arrival into G'(z) / s. With geometric sizes G stays (1 - q z)^-c times an excess, which no
-    silence changes in the first factor; the excess is that of a negative binomial number, with
-    `weight` and mean `odds` per unit of it, at the begin of a window exactly and after an arrival
-    by its mean and variance.
+    arrival into G'(z) / s. With geometric sizes G stays (1 - q z)^-c times an excess, and no
+    silence changes the first factor. The excess is that of a negative binomial number (`weight`,
+    and `odds` the mean per unit of it; exact at the begin of a window) and of a geometric one that
+    the last arrival added: of mean `new` if it was the first of its cluster, else of mean `old`.
+    Before the next arrival both become one negative binomial number of the same mean and variance.
     """
     begun = cut.rate_rps / size * spread_s  # clusters in a spread, which is the unit of time here
-    new = size - 1  # mean number still to come of a cluster that is known by one arrival
     kept = np.exp(-np.diff(cut.at, prepend=0.0, append=cut.width_s) / spread_s)
     inside = np.arange(cut.at.shape[1]) < cut.count[:, None]
     total = -cut.rate_rps / size * cut.width_s - cut.count * math.log(spread_s)
-    weight, odds = begun.copy(), np.full(len(begun), float(new))
-    for keep, here in zip(kept.T[:-1], inside.T, strict=True):
-        total -= weight * np.log1p(odds * (1 - keep))
-        odds = odds * keep / (1 + odds * (1 - keep))
-        due = begun + weight * odds
+    weight, odds = begun.copy(), np.full(len(begun), size - 1.0)
+    share, new, old = (np.zeros(len(begun)) for _ in range(3))
+    for keep, here in zip(
+        kept.T, np.vstack([inside.T, np.zeros(len(begun), np.bool_)]), strict=True
+    ):
+        gone = 1 - keep
+        first, other = share / (1 + new * gone), (1 - share) / (1 + old * gone)
+        total += np.log(first + other) - weight * np.log1p(odds * gone)
+        share = first / (first + other)
+        new, old, odds = (mean * keep / (1 + mean * gone) for mean in (new, old, odds))
+        mean = weight * odds + share * new + (1 - share) * old
+        beyond = weight * odds**2 + share * new**2 + (1 - share) * old**2
+        beyond += share * (1 - share) * (new - old) ** 2
+        odds = beyond / np.maximum(mean, 1e-300)
+        weight = mean / np.maximum(odds, 1e-300)
+        due = begun + mean
         total += np.where(here, np.log(due), 0.0)
         share = begun / due
-        mean = weight * odds + share * new + (1 - share) * odds
-        spread = (
-            weight * odds * odds
-            + share * new * new
-            + (1 - share) * odds * odds
-            + share * (1 - share) * (new - odds) ** 2
-        )
-        after = spread / np.maximum(mean, 1e-300)
-        odds = np.where(here, after, odds)
-        weight = np.where(here, mean / np.maximum(after, 1e-300), weight)
-    total -= weight * np.log1p(odds * (1 - kept[:, -1]))
+        new, old = np.where(here, size - 1.0, 0.0), np.where(here, odds, 0.0)
     return np.asarray(total)

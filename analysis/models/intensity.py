@@ -15,8 +15,8 @@ from servescope.analysis.sample import Floats
 from servescope.analysis.seasons import DAY_S, HOUR_S, WEEK_S
 from servescope.traces.errors import InputError
 
-_LEVELS = 9  # that stand for the normal noise where a score is computed
-_PER_BIN = (1.0, 4.0, 16.0)  # arrivals in a bin that the noise is tried with
+_LEVELS = 21  # that stand for the normal noise where a score is computed
+_PER_BIN = (2.0, 8.0)  # arrivals in a bin that the noise is tried with
 _BLOCKS = (1, 2, 3, 4, 6, 12)  # hours that may share a rate
 _MOST_SIGMA = 3.0
 
@@ -58,7 +58,7 @@ class Seasonal(
 
         The profile wants two days, or two weeks, and `min_count` arrivals in every part. `begin_s`
         is the time of the day, or week, at 0. The noise is fitted by maximum likelihood in bins of
-        1, 4 and 16 arrivals, of which the likeliest are kept; at most 16,384 arrivals are
+        2 and 8 arrivals, of which the likelier are kept; at most 16,384 arrivals are
         looked at, evenly spread. Raises InputError of too few arrivals.
         """
         check_enough(arrivals, span_s)
@@ -97,7 +97,7 @@ class Seasonal(
     ) -> float:
         """Return the log-likelihood (nats) of arrivals in [0, span_s).
 
-        Nine levels stand for the noise (Rouwenhorst 1995), with its mean, variance and correlation.
+        21 levels stand for the noise (Rouwenhorst 1995), with its mean, variance and correlation.
         """
         if not rate_rps:
             return -math.inf if len(arrivals) else 0.0
@@ -170,7 +170,7 @@ def _noise(cut: Stretches, per_bin: float) -> tuple[float, float, float, float]:
     def cost(point: Floats) -> float:
         return -_log_scores(counts, expected, *values(point))
 
-    starts = [np.array([a, b]) for a in (-2.0, 0.0) for b in (0.3, 1.5)]
+    starts = [np.array([a, b]) for a in (-2.5, -1.0, 0.0) for b in (0.3, 1.0, 1.8)]
     found = optimize.minimize(
         cost,
         min(starts, key=cost),

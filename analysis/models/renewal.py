@@ -12,7 +12,12 @@ from scipy import optimize, special
 
 from servescope.analysis.families import FAMILIES
 from servescope.analysis.models.quantiles import rounded
-from servescope.analysis.models.stretches import WINDOW_S, check_enough, window_edges
+from servescope.analysis.models.stretches import (
+    WINDOW_S,
+    check_enough,
+    wide_enough,
+    window_edges,
+)
 from servescope.analysis.sample import Floats, Ints
 
 Gaps = Literal["exponential", "gamma", "weibull"]
@@ -306,7 +311,7 @@ class WindowedRenewal(
 
 def _unit_gaps(arrivals: Floats, span_s: float, window_s: float) -> Floats:
     """Return gaps within windows over the mean gap of their window."""
-    edges = window_edges(span_s, window_s)
+    edges = window_edges(span_s, wide_enough(arrivals, span_s, window_s))
     upto = np.searchsorted(arrivals, edges)
     window = np.repeat(np.arange(len(edges) - 1), np.diff(upto))
     rate = np.diff(upto)[window[1:]] / edges[1]

@@ -18,7 +18,7 @@ from servescope.analysis.goodness import ks
 from servescope.analysis.models.quantiles import rounded
 from servescope.analysis.models.renewal import Poisson, Renewal
 from servescope.analysis.models.shapes import SHAPES, AnyShape, Fit
-from servescope.analysis.models.stretches import FEWEST, WINDOW_S
+from servescope.analysis.models.stretches import FEWEST, WINDOW_S, wide_enough
 from servescope.analysis.sample import Floats, Ints
 from servescope.traces.errors import InputError
 
@@ -26,9 +26,9 @@ FOLDS = 3
 RESAMPLES = 99
 LEVEL = 0.05  # below which a shape is rejected
 _FEWEST_WINDOWS = 12  # that the span is cut into
-_IN_WINDOW = 20  # arrivals of a window on average, or more
 _SCORED = 20_000  # arrivals that a score looks at
 _TESTED = 2_000  # and a test of goodness of fit
+_TESTED_WINDOWS = 24
 _SAME = 1e-6  # of the mean gap: gaps that differ by less are alike
 
 
@@ -77,8 +77,7 @@ class _Windows:
 
         They are longer if they would hold too few arrivals, and shorter if they would be too few.
         """
-        width_s = max(window_s, _IN_WINDOW * span_s / len(arrivals))
-        width_s = min(width_s, span_s / _FEWEST_WINDOWS)
+        width_s = min(wide_enough(arrivals, span_s, window_s), span_s / _FEWEST_WINDOWS)
         # six digits, never more than there is
         width_s = rounded(width_s) if rounded(width_s) <= width_s else rounded(width_s * (1 - 2e-6))
         edges = np.arange(int(span_s / width_s + 1e-9) + 1) * width_s
@@ -237,7 +236,7 @@ def goodness(
 ) -> float:  # fmt: skip
     """Return the p-value of a parametric bootstrap: whether a shape draws what other windows show.
 
-    Some windows are set aside, up to 2,000 arrivals in them; the shape is fitted to the others and
+    Some windows are set aside, with 2,000 arrivals at most; the shape is fitted to the others and
     draws those again at their rates, `resamples` times. So no draw needs a fit of its own: what is
     tested was not fitted. Two statistics are compared with those of the draws: the KS distance of
     gaps, over the mean gap of their window, to those of all draws; and how far the dispersion of
@@ -248,7 +247,7 @@ def goodness(
 
 def _goodness(fit: Fit, cut: _Windows, rng: np.random.Generator, resamples: int) -> float:
     every = np.arange(len(cut))
-    aside = cut.spread(every[1::2], _TESTED)
+    aside = cut.spread(every[1 :: max(2, len(cut) // _TESTED_WINDOWS)], _TESTED)
     shape = fit(*cut.joined(np.setdiff1d(every, aside)), cut.width_s)
     rates = cut.counts()[aside] / cut.width_s
     octaves = max(1, int(math.log2(max(2.0, 2 * float(rates.mean()) * cut.width_s))))

@@ -15,6 +15,7 @@ from servescope.traces.errors import InputError
 
 WINDOW_S = 600.0
 FEWEST = 30  # arrivals that a shape with parameters is fitted to
+_IN_WINDOW = 20  # arrivals of a window on average, or more
 _MEAN = 256  # arrivals in a stretch
 _MOST = 16_384  # arrivals that a fit looks at
 
@@ -30,6 +31,14 @@ def check_enough(arrivals: Floats, span_s: float) -> None:
         raise InputError("All arrivals come at one instant.", "Give those of a longer time.")
     if not (arrivals[0] >= 0 and span_s >= arrivals[-1]):
         raise InputError("The arrivals are not within their span.", "Count seconds from its begin.")
+
+
+def wide_enough(arrivals: Floats, span_s: float, window_s: float) -> float:
+    """Return the width of windows, or a longer one with which they hold 20 arrivals on average.
+
+    The rate of a window with fewer would say when each of them came.
+    """
+    return max(window_s, _IN_WINDOW * span_s / max(1, len(arrivals)))
 
 
 def window_edges(span_s: float, window_s: float) -> Floats:
@@ -59,12 +68,12 @@ class Stretches:
         mean: int = _MEAN,
         most: int = _MOST,
     ) -> Stretches:
-        """Cut each window evenly, so that a stretch has `mean` arrivals or fewer on average.
+        """Cut windows evenly, so that a stretch has about `mean` arrivals on average, or fewer.
 
-        Stretches are left out, evenly over the span, until about `most` arrivals are in them; so
-        are those of windows without arrivals.
+        Windows are those that are `wide_enough`. Stretches are left out, evenly over the span,
+        until about `most` arrivals are in them; so are those of windows without arrivals.
         """
-        edges = window_edges(span_s, window_s)
+        edges = window_edges(span_s, wide_enough(arrivals, span_s, window_s))
         windows = len(edges) - 1
         counts = np.diff(np.searchsorted(arrivals, edges)).astype(np.float64)
         parts = max(1, round(len(arrivals) / windows / mean))
