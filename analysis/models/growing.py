@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Ids = np.ndarray[tuple[int], np.dtype[np.uint64]]
 
 _LOOKED_AT = 8  # parents that are weighed; of more, so many stand for all
-_HELD_CALLS = 1 << 18  # prompts kept from window to window, the latest ones
+_HELD_CALLS = 1 << 17  # prompts kept from window to window, the latest ones
 _HELD_BLOCKS = 1 << 23  # and blocks of them: 64 MB
 _PROGRAMS = 1 << 16  # programs whose last prompt is kept, the latest ones
 _NEIGHBOURS = 32  # prompts on both sides of a moment that are tried for a fork

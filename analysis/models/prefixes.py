@@ -345,7 +345,7 @@ def _calibrated(
         values = np.split(hazard, cuts)
         return msgspec.structs.replace(
             model,
-            fresh_odds=Steps(edges=all_rounded(edges), values=all_rounded(odds)),
+            fresh_odds=_by_class(edges, odds),
             fresh_trend=Steps(edges=model.fresh_trend.edges, values=all_rounded(trend)),
             chains=msgspec.structs.replace(
                 chains,
@@ -398,7 +398,7 @@ def _forks(
     among = np.bincount(of[new], minlength=count)
     share = np.bincount(of[forked], minlength=count) / np.maximum(among, 1)
     return Forks(
-        share=Steps(edges=all_rounded(edges), values=all_rounded(share)),
+        share=_by_class(edges, share),
         depth=tuple(
             Quantiles.fit(shared[forked & (of == at)], min_count, whole=True) for at in range(count)
         ),
@@ -447,6 +447,18 @@ def _edges(sizes: Ints, min_count: int, most: int) -> Floats:
     elif held:
         edges.append(top)
     return np.array(edges)
+
+
+def _by_class(edges: Floats, values: Floats) -> Steps:
+    """Return what classes have, without the least and the greatest value that any call had.
+
+    Outside its edges a step function is what it is on the nearest step, so that nothing changes.
+    """
+    inner = edges[1:-1].tolist()
+    return Steps(
+        edges=all_rounded([0.0, *inner, (inner[-1] if inner else 0.0) + 1.0]),
+        values=all_rounded(values),
+    )
 
 
 def _compressed(nodes: list[tuple[int, int]], at: Ints, min_count: int) -> tuple[Popular, ...]:
@@ -588,8 +600,8 @@ def _chains(
     return Chains(
         parts=all_rounded(parts[1:]),
         hazard=(*hazards, usual),
-        by_size=Steps(edges=all_rounded(classes[0]), values=all_rounded(by_size)),
-        by_turn=Steps(edges=all_rounded(classes[1]), values=all_rounded(by_turn)),
+        by_size=_by_class(classes[0], by_size),
+        by_turn=_by_class(classes[1], by_turn),
         middle_s=rounded(float(np.median(ages))),
         growth=growth,
         shares=shares,

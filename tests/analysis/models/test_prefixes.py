@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import msgspec
@@ -222,6 +223,18 @@ def test_no_id_of_the_source_is_in_the_model() -> None:
     prompts = [[base, base + 1, base + 2 + at] for at in range(100)]
     said = msgspec.json.encode(Prefixes.fit(trace_of(prompts, np.arange(100.0)))).decode()
     assert str(base)[:8] not in said
+
+
+def test_the_longest_prompt_is_not_in_the_model() -> None:
+    """One call of 777 blocks leaves no edge of its own."""
+    trace = conversations(300, 0.5, 10.0, 3)
+    calls = trace.collect().select("arrival_s", "prefix_blocks")
+    longest = list(range(10**10, 10**10 + 777))
+    prompts = [*calls["prefix_blocks"].to_list(), longest]
+    when = np.append(calls["arrival_s"].to_numpy(), calls["arrival_s"][-1] + 1.0)
+    said = msgspec.json.encode(Prefixes.fit(trace_of(prompts, when))).decode()
+    numbers = {float(number) for number in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", said)}
+    assert not numbers & {776.0, 777.0, 778.0}
 
 
 def test_a_trace_without_blocks_is_refused() -> None:
