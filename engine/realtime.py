@@ -27,7 +27,9 @@ class EngineDead(ServescopeError):
     @classmethod
     def of(cls, error: Exception) -> EngineDead:
         """Say of what it died."""
-        said = error if isinstance(error, ServescopeError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, ServescopeError):
+            return cls(f"The engine died: {error.wrong}", f"{error.mend} Then start anew.")
+        said = f"{type(error).__name__}: {error}"
         return cls(f"The engine died: {said}", "Mend its system, and start anew.")
 
 
