@@ -116,35 +116,37 @@ def chosen(job: tuple[str, int]) -> tuple[str, str, bool]:
 
 
 def main(replicates: int, choices: int) -> None:
-    held: dict[tuple[str, str], list[tuple[float, bool]]] = defaultdict(list)
-    picked: dict[str, Counter[str]] = defaultdict(Counter)
-    doubted: Counter[str] = Counter()
     # polars has threads, which no fork survives
     with get_context("spawn").Pool(initializer=warnings.simplefilter, initargs=("error",)) as pool:
-        jobs = [(name, seed) for name in CASES for seed in range(replicates)]
+        held: dict[tuple[str, str], list[tuple[float, bool]]] = defaultdict(list)
+        # seeds in turn, so that slow processes are spread
+        jobs = [(name, seed) for seed in range(replicates) for name in CASES]
         for name, estimates, reach in pool.imap_unordered(recovered, jobs):
             for key, true in values_of(CASES[name][0]).items():
                 inside = abs(math.log(max(estimates[key], 1e-9) / true)) <= reach[key]
                 held[name, key].append((estimates[key], inside))
-        jobs = [(name, seed) for name in TRUTHS for seed in range(choices)]
+        if held:
+            print("| process | parameter | truth | bias | deviation | coverage of 95 % |")
+            print("|---|---|--:|--:|--:|--:|")
+        for (name, key), pairs in sorted(held.items()):
+            true = values_of(CASES[name][0])[key]
+            estimate, inside = np.array(pairs, np.float64).T
+            bias, deviation = estimate.mean() / true - 1, estimate.std() / true
+            said = f"{bias:+.1%} | {deviation:.1%} | {inside.mean():.0%}"
+            print(f"| {name} | {key} | {true:.3g} | {said} |", flush=True)
+        picked: dict[str, Counter[str]] = defaultdict(Counter)
+        doubted: Counter[str] = Counter()
+        jobs = [(name, seed) for seed in range(choices) for name in TRUTHS]
         for name, family, doubt in pool.imap_unordered(chosen, jobs):
             picked[name][family] += 1
             doubted[name] += doubt
-    print("\n| process | parameter | truth | bias | deviation | coverage of 95 % |")
-    print("|---|---|--:|--:|--:|--:|")
-    for (name, key), pairs in sorted(held.items()):
-        true = values_of(CASES[name][0])[key]
-        estimate, inside = np.array(pairs, np.float64).T
-        bias, deviation = estimate.mean() / true - 1, estimate.std(ddof=1) / true
-        print(
-            f"| {name} | {key} | {true:.3g} | {bias:+.1%} | {deviation:.1%} | {inside.mean():.0%} |"
-        )
-    print("\n| drawn from | chosen | with a doubt |\n|---|---|--:|")
-    for name, counts in picked.items():
-        said = ", ".join(
-            f"{family} {count / choices:.0%}" for family, count in counts.most_common()
-        )
-        print(f"| {name} | {said} | {doubted[name] / choices:.0%} |")
+        if picked:
+            print("\n| drawn from | chosen | with a doubt |\n|---|---|--:|")
+        for name, counts in picked.items():
+            said = ", ".join(
+                f"{each} {count / choices:.0%}" for each, count in counts.most_common()
+            )
+            print(f"| {name} | {said} | {doubted[name] / choices:.0%} |")
 
 
 if __name__ == "__main__":
