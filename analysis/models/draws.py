@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for and when, and on nothing that was drawn before."""
+"""Random numbers that depend on what they are for and when, on nothing that was drawn before."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ class Draws:
 
     def rng(self, purpose: str, window: int = 0) -> np.random.Generator:
         """Return the generator of a purpose in a window."""
-        named = f"{self.seed}/{self.stream}/{purpose}/{window}".encode()
-        key = np.frombuffer(blake2b(named, digest_size=16).digest(), np.uint64)
+        key = np.frombuffer(self._digest(purpose, window), np.uint64)
         return np.random.Generator(np.random.Philox(key=key))
+
+    def key(self, purpose: str, window: int = 0) -> int:
+        """Return 64 random bits of a purpose in a window, for what makes its own of them."""
+        return int.from_bytes(self._digest(purpose, window)[:8], "little")
+
+    def _digest(self, purpose: str, window: int) -> bytes:
+        named = f"{self.seed}/{self.stream}/{purpose}/{window}".encode()
+        return blake2b(named, digest_size=16).digest()

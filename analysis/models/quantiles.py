@@ -122,7 +122,7 @@ class Quantiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             high = u > levels[-1]
             above = (u[high] - levels[-1]) / (1 - levels[-1])
             drawn[high] = values[-1] + self.tail.beyond(above)
-        return np.rint(drawn) if self.whole else drawn
+        return np.asarray(np.rint(drawn) if self.whole else drawn)
 
     def sample(self, rng: np.random.Generator, count: int) -> Floats:
         """Draw values: shape (count,)."""
@@ -147,11 +147,10 @@ class Quantiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         share = levels[at - 1] + np.clip(part, 0, 1) * (levels[at] - levels[at - 1])
         share = np.where(place == 0, 0.0, np.where(place == len(values), levels[-1], share))
         if self.tail is None:
-            return np.where(place == len(values), 1.0, share)
+            return np.asarray(np.where(place == len(values), 1.0, share))
         beyond = np.maximum(x - values[-1], 0.0)
-        return np.where(
-            x > values[-1], levels[-1] + (1 - levels[-1]) * self.tail.below(beyond), share
-        )
+        above = levels[-1] + (1 - levels[-1]) * self.tail.below(beyond)
+        return np.asarray(np.where(x > values[-1], above, share))
 
     def log_score(self, x: Floats) -> float:
         """Return the log-likelihood of values (nats): probabilities of whole ones, else densities.
@@ -209,7 +208,9 @@ def _tailed(
     count = len(x)
     last = found[-1][0]
     size = max(count - last, min(max(2 * min_count, int(_TAIL * count)), count // 2))
-    kept = [knot for knot in found if knot[0] <= count - size] or found[:1]
+    atoms = [k for k in range(1, len(found)) if found[k][1] == found[k - 1][1]]
+    fixed = atoms[-1] + 1 if atoms else 1  # no atom is taken for a part of the tail
+    kept = [knot for k, knot in enumerate(found) if k < fixed or knot[0] <= count - size]
     rank, edge = kept[-1]
     above = x[rank:] - edge
     above = above[above > 0]

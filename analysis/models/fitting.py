@@ -1,0 +1,284 @@
+"""A model learnt from a trace: every part that the trace supports, and why others are left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from servescope.analysis.demand import Demand
+from servescope.analysis.models.agents import Agents
+from servescope.analysis.models.clients import Clients
+from servescope.analysis.models.failures import Failures
+from servescope.analysis.models.marks import Marks
+from servescope.analysis.models.model import About, Arrivals, Blocks, Candidate, Model, Stream
+from servescope.analysis.models.prefixes import Prefixes
+from servescope.analysis.models.quantiles import MIN_COUNT, rounded
+from servescope.analysis.models.schedule import Schedule
+from servescope.analysis.models.selection import choose
+from servescope.analysis.models.shapes import SHAPES
+from servescope.analysis.sample import Floats, Ints
+from servescope.traces.errors import InputError
+from servescope.traces.status import OK
+from servescope.traces.trace import Trace
+
+AUTO = "auto"
+_FEWEST = 30  # programs that a model may be learnt from
+_OWN_STREAM = 500  # calls of a client that has a stream of its own
+_MOST_CLIENTS = 32  # with streams of their own
+NO_TIMES = "When programs start is not recorded: to draw from the model, a rate has to be given."
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the user asked for."""
+
+    min_count: int
+    window_s: float | None
+    exact: bool
+    shape: str
+
+
+@dataclass(frozen=True)
+class _Population:
+    """Calls that one stream is learnt from: those of a client, or of many."""
+
+    name: str
+    demand: Demand
+    client: str | None = None
+    clients: Clients | None = None
+
+
+def fit(
+    source: Trace | Demand,
+    *,
+    name: str | None = None,
+    min_count: int = MIN_COUNT,
+    window_s: float | None = None,
+    exact: bool = False,
+    shape: str = AUTO,
+) -> Model:
+    """Learn a model of a trace.
+
+    `window_s` is the width of the windows whose rates are kept, by default about ten minutes, or
+    so wide that they hold twenty programs; with `exact`, windows later hold just as many programs
+    as in the trace. `shape` names the family of arrivals within a window; "auto" chooses by
+    held-out log score. Nothing rests on fewer than `min_count` calls. Raises InputError for a trace
+    with fewer than 30 programs, and for one that does not say how long prompts and answers are.
+    """
+    if min_count < 2:
+        raise InputError(f"min_count cannot be {min_count}.", "Give 2 or more.")
+    if shape != AUTO and shape not in SHAPES:
+        raise InputError(
+            f"There is no arrival shape '{shape}'.", f"Known: {', '.join((AUTO, *SHAPES))}."
+        )
+    demand = source if isinstance(source, Demand) else Demand.of(source)
+    if not {"input_tokens", "output_tokens"} <= set(demand.columns):
+        raise InputError(
+            "The trace does not say how long prompts and answers are.",
+            "Give one that does; texts are counted with --tokenizer.",
+        )
+    settings = _Settings(min_count, window_s, exact, shape)
+    doubts: list[str] = []
+    streams = tuple(
+        _stream(part, demand, settings, doubts) for part in _populations(demand, min_count)
+    )
+    about = demand.about
+    return Model(
+        name=name or about.source,
+        about=About(
+            source=about.source,
+            calls=len(demand),
+            span_s=rounded(demand.span_s) if demand.timed else None,
+            sha256=about.sha256,
+            licence=about.licence,
+            attribution=about.attribution,
+            min_count=min_count,
+            made_by=f"servescope {version('servescope')}",
+            inferred=about.inferred,
+            doubts=tuple(dict.fromkeys(doubts)),
+        ),
+        streams=streams,
+    )
+
+
+def _populations(demand: Demand, min_count: int) -> list[_Population]:
+    """Return all calls as one, or those of each client that has enough, and the rest."""
+    if "client_id" not in demand.columns or _has_turns(demand) or not demand.timed:
+        return [_Population("calls", demand)]
+    client = demand.calls["client_id"].cast(pl.String)
+    sizes = client.drop_nulls().value_counts(sort=True, name="calls")
+    heavy = sizes.filter(pl.col("calls") >= _OWN_STREAM)["client_id"].head(_MOST_CLIENTS)
+    found = [
+        _Population(f"client {rank}", _only(demand, client == name), f"client-{rank}")
+        for rank, name in enumerate(heavy, 1)
+    ]
+    rest = sizes.filter(~pl.col("client_id").is_in(heavy.implode()))["calls"].to_numpy()
+    if rest.sum() >= _FEWEST:
+        left = _only(demand, ~client.is_in(heavy.implode()).fill_null(False))
+        name = "other clients" if found else "calls"
+        found.append(_Population(name, left, clients=Clients.fit(rest, min_count)))
+    return found
+
+
+def _only(demand: Demand, kept: pl.Series) -> Demand:
+    calls = demand.calls.filter(kept)
+    return replace(demand, calls=calls, count=calls.height)
+
+
+def _has_turns(demand: Demand) -> bool:
+    """Say whether programs of several calls are known."""
+    known = {"program_id", "turn"} <= set(demand.columns)
+    return known and bool((demand.calls["turn"] > 0).any())
+
+
+def _stream(part: _Population, demand: Demand, settings: _Settings, doubts: list[str]) -> Stream:
+    """Learn one population of a trace; its windows begin where all of the trace does."""
+    if _has_turns(part.demand):
+        return _of_programs(part, settings, doubts)
+    calls = part.demand.placed if part.demand.timed else part.demand.calls
+    arrivals = window = None
+    if part.demand.timed:
+        at, span_s = _moments(part.demand, demand)
+        arrivals = _arrivals(at, span_s, settings, part.name, doubts)
+        schedule = arrivals.schedule
+        last = len(schedule.rates_rps) - 1
+        window = np.minimum((at / schedule.window_s).astype(np.int64), last)
+    else:
+        _enough(calls.height)
+        doubts.append(NO_TIMES)
+    kind, names = _kinds(calls)
+    return Stream(
+        name=part.name,
+        arrivals=arrivals,
+        marks=Marks.fit(
+            kind,
+            names,
+            _tokens(calls, "input_tokens"),
+            _tokens(calls, "output_tokens"),
+            window if window is not None else np.zeros(calls.height, np.int64),
+            settings.min_count,
+        ),
+        client=part.client,
+        clients=part.clients,
+        **_sharing(part.demand, demand, settings, doubts),
+    )
+
+
+def _of_programs(part: _Population, settings: _Settings, doubts: list[str]) -> Stream:
+    demand = part.demand
+    arrivals = None
+    if demand.timed:
+        at, span_s = _moments(demand, demand)
+        programs = demand.placed["program_id"]
+        first = (programs.is_first_distinct() | programs.is_null()).to_numpy()
+        arrivals = _arrivals(at[first], span_s, settings, part.name, doubts)
+    else:
+        doubts.append(NO_TIMES)
+    many = demand.calls["program_id"].n_unique()
+    if not demand.timed:
+        _enough(many)
+    failures = None
+    served = demand.trace
+    if "status" in demand.columns:
+        failures = Failures.fit(demand.calls, settings.min_count)
+        ok = pl.col("status").is_null() | pl.col("status").is_in([OK, "unknown"])
+        served = replace(served, frame=served.frame.filter(ok))
+    return Stream(
+        name=part.name,
+        arrivals=arrivals,
+        programs=Agents.fit(served, settings.min_count),
+        calls_each=rounded(len(demand) / max(1, many)),
+        failures=failures,
+        **_sharing(demand, demand, settings, doubts),
+    )
+
+
+def _moments(part: Demand, whole: Demand) -> tuple[Floats, float]:
+    """Return when calls came after the trace's begin, spread over their tick, and how long it is.
+
+    A trace lasts from its first arrival to its last, and as long as a gap on average beyond.
+    """
+    begin = whole.deticked[0][0]
+    gap_s = whole.span_s / max(1, len(whole.arrivals) - 1)
+    return part.deticked[0] - begin, whole.span_s + (gap_s or 1.0)
+
+
+def _arrivals(
+    at: Floats, span_s: float, settings: _Settings, name: str, doubts: list[str]
+) -> Arrivals:
+    """Learn when programs start: sorted moments (s) in [0, span_s)."""
+    _enough(len(at))
+    schedule = Schedule.fit(at, span_s, settings.window_s, settings.min_count, exact=settings.exact)
+    if settings.shape != AUTO:
+        fitted = SHAPES[settings.shape](at, span_s, schedule.window_s)
+        return Arrivals(schedule=schedule, shape=fitted)
+    choice = choose(at, span_s, window_s=schedule.window_s)
+    if choice.doubt:
+        doubts.append(f"{name}: {choice.doubt}")
+    refit = SHAPES.get(choice.family)
+    return Arrivals(
+        schedule=schedule,
+        shape=refit(at, span_s, schedule.window_s) if refit else choice.shape,
+        candidates=tuple(
+            Candidate(
+                family=row["family"],
+                score=None if row["score"] is None else rounded(row["score"]),
+                p_value=row["p_value"],
+                verdict=row["verdict"] or "",
+            )
+            for row in choice.table.iter_rows(named=True)
+        ),
+    )
+
+
+def _enough(programs: int) -> None:
+    if programs < _FEWEST:
+        raise InputError(
+            f"{programs} programs are too few to learn a model from.",
+            f"Give a trace with {_FEWEST} or more.",
+        )
+
+
+def _kinds(calls: pl.DataFrame) -> tuple[Ints, list[tuple[str | None, str | None, str | None]]]:
+    """Return the kind of every call, and model, class and status of each kind."""
+    wanted = ("model", "call_class", "status")
+    said = calls.select(
+        (pl.col(name).cast(pl.String) if name in calls.columns else pl.lit(None, pl.String)).alias(
+            name
+        )
+        for name in wanted
+    )
+    if said.width and said.height == 1 < calls.height:
+        return np.zeros(calls.height, np.int64), [(None, None, None)]
+    number = said.select(pl.struct(wanted).rank("dense").cast(pl.Int64) - 1).to_series()
+    names = said.with_columns(number=number).unique("number").sort("number")
+    return number.to_numpy(), [(row[0], row[1], row[2]) for row in names.iter_rows()]
+
+
+def _tokens(calls: pl.DataFrame, name: str) -> Floats:
+    return calls[name].fill_null(0).cast(pl.Float64).to_numpy()
+
+
+def _sharing(part: Demand, whole: Demand, settings: _Settings, doubts: list[str]) -> dict[str, Any]:
+    """Return the fields of a stream that say what its prompts share."""
+    if "prefix_blocks" not in whole.trace.columns:
+        return {}
+    if part is not whole:
+        doubts.append("What prompts share is not learnt where clients have streams of their own.")
+        return {}
+    about = whole.about
+    return {
+        "prefixes": Prefixes.fit(whole, settings.min_count),
+        "blocks": Blocks(tokens=about.block_tokens, rule=about.block_rule, scope=about.block_scope),
+    }
+
+
+def with_fidelity(model: Model, scores: dict[str, float]) -> Model:
+    """Return the model with scores of its draws against the trace that it was learnt from."""
+    about = msgspec.structs.replace(model.about, fidelity=scores)
+    return msgspec.structs.replace(model, about=about)
