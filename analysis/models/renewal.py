@@ -263,11 +263,20 @@ class WindowedRenewal(
         """How many numbers were fitted."""
         return sum(law.gaps != "exponential" for law in self.laws)
 
+    @property
+    def windows(self) -> int:
+        """For how many windows of the trace there are laws."""
+        return sum(law.windows for law in self.laws)
+
     def at(self, window: int) -> Renewal:
         """Return the shape of a window of the trace; after the last one they begin again."""
+        return self.each(np.array([window]))[0]
+
+    def each(self, windows: Ints) -> list[Renewal]:
+        """Return the shapes of windows of the trace, as `at` does."""
         ends = np.cumsum([law.windows for law in self.laws])
-        place = int(np.searchsorted(ends, window % int(ends[-1]), side="right"))
-        return self.laws[place].renewal()
+        place = np.searchsorted(ends, windows % ends[-1], side="right")
+        return [self.laws[k].renewal() for k in place.tolist()]
 
     def sample(self, rng: np.random.Generator, rate_rps: float, width_s: float) -> Floats:
         """Draw the times of a window, ascending in [0, width_s)."""

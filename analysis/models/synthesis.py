@@ -19,6 +19,8 @@ from servescope.analysis.models.cascade import Cascade
 from servescope.analysis.models.clients import named
 from servescope.analysis.models.draws import Draws
 from servescope.analysis.models.model import Model, Stream
+from servescope.analysis.models.renewal import WindowedRenewal
+from servescope.analysis.models.shapes import AnyShape
 from servescope.analysis.sample import Floats, Ints
 from servescope.traces.errors import InputError
 from servescope.traces.provenance import Provenance
@@ -253,9 +255,14 @@ class _Drawn:
             place, times = self._shape.placed(keys, self._counts(windows))
             return place, windows[place] * width + times
         rates = self._schedule.rates(windows).tolist()
+        shapes: list[AnyShape] = [self._shape] * len(windows)
+        if isinstance(self._shape, WindowedRenewal) and self._shape.windows == len(
+            self._schedule.rates_rps
+        ):  # windows keep the law that they have in the trace
+            shapes = [*self._shape.each(self._schedule.place(windows))]
         found = [
-            self._shape.sample(self._draws.rng("starts", window), rate, width)
-            for window, rate in zip(windows.tolist(), rates, strict=True)
+            shape.sample(self._draws.rng("starts", window), rate, width)
+            for shape, window, rate in zip(shapes, windows.tolist(), rates, strict=True)
         ]
         place = np.repeat(np.arange(len(windows)), [len(times) for times in found])
         within: Floats = np.concatenate(found)
