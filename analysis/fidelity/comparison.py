@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -118,6 +118,7 @@ def compare(
     parts: tuple[Trace, Trace] | None = None,
     name: str | None = None,
     names: Sequence[str] = (),
+    aspects: Collection[str] = tuple(ASPECTS),
     seed: int = 0,
     begins: Callable[[str], None] = lambda stage: None,
 ) -> Fidelity:
@@ -125,7 +126,7 @@ def compare(
 
     The noise floor is the first of two `parts` against the second: by default the halves of the
     real trace. Arrivals are spread over the coarsest tick of all clocks, drawn from `seed`, so that
-    no clock gives a trace away. `begins` hears of every stage. Raises InputError without a
+    no clock gives a trace away. Only `aspects` are looked at. `begins` hears of every stage. Raises InputError without a
     synthetic trace or without calls.
     """
     if not synthetic:
@@ -148,6 +149,8 @@ def compare(
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         for key, aspect in ASPECTS.items():
+            if key not in aspects:
+                continue
             begins(aspect.title)
             floors = aspect.scores(second, first) if halved else []
             found = [aspect.scores(truth, other) for other in others]

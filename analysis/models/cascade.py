@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import special, stats
 
 from servescope.analysis.models.quantiles import rounded
-from servescope.analysis.models.splits import FAIR, Seen, Split, Table, fitted
+from servescope.analysis.models.splits import FAIR, Seen, Split, fitted, table
 from servescope.analysis.sample import Floats, Ints
 
 Keys = npt.NDArray[np.uint64]
@@ -132,9 +132,9 @@ class Cascade(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             if alone.any():
                 done.append(_anywhere(keys, cells.only(alone), scale, width))
                 cells, before, after = cells.only(~alone), before[~alone], after[~alone]
-            table = Table(split, self.rate_rps * width, self.users)
+            law = table(split, self.rate_rps * width, self.users)
             u = _even(keys, cells, scale)
-            cells = cells.split(table.left(cells.number, before, after, u))
+            cells = cells.split(law.left(cells.number, before, after, u))
             width /= 2
         done.append(_anywhere(keys, cells, len(self.splits), width))
         window = np.concatenate([of for of, _ in done])

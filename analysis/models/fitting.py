@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
-import msgspec
 import numpy as np
 import polars as pl
 
@@ -276,9 +275,3 @@ def _sharing(part: Demand, whole: Demand, settings: _Settings, doubts: list[str]
         "prefixes": Prefixes.fit(whole, settings.min_count),
         "blocks": Blocks(tokens=about.block_tokens, rule=about.block_rule, scope=about.block_scope),
     }
-
-
-def with_fidelity(model: Model, scores: dict[str, float]) -> Model:
-    """Return the model with scores of its draws against the trace that it was learnt from."""
-    about = msgspec.structs.replace(model.about, fidelity=scores)
-    return msgspec.structs.replace(model, about=about)

@@ -17,7 +17,8 @@ from servescope.analysis.models.prefixes import Prefixes
 from servescope.analysis.models.quantiles import rounded
 from servescope.analysis.models.schedule import Schedule
 from servescope.analysis.models.shapes import AnyShape
-from servescope.traces.errors import InputError
+from servescope.traces import atomic
+from servescope.traces.errors import InputError, OutputExists, OutputFailed
 
 FORMAT: Final = "servescope-model"
 VERSION = 1
@@ -193,6 +194,16 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def to_json(self) -> bytes:
         """Return the file's content: readable JSON, the same bytes for the same model."""
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
+
+    def write(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write the file; raises OutputExists and OutputFailed for a place that is not free."""
+        if path.exists() and not overwrite:
+            raise OutputExists(f"{path} exists already.", "Choose another name or add --overwrite.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_bytes(path, self.to_json())
+        except OSError as error:
+            raise OutputFailed.of(path, error) from None
 
     @classmethod
     def from_json(cls, content: bytes, name: str = "the model") -> Model:

@@ -6,19 +6,17 @@ import math
 
 import msgspec
 import numpy as np
-from scipy import linalg, special
 
-from servescope.analysis.models.chains import forward, poisson_logs, smoothed, stationary
+from servescope.analysis.models.chains import poisson_logs, smoothed, stationary
 from servescope.analysis.models.quantiles import all_rounded
 from servescope.analysis.models.stretches import WINDOW_S, Stretches, check_enough
-from servescope.analysis.sample import Floats, Ints
+from servescope.analysis.sample import Floats
 from servescope.traces.errors import InputError
 
 MOST_STATES = 4
 _STEPS = 40  # of EM
 _ENOUGH = 1e-6  # gain in log-likelihood an arrival at which EM ends
 _LEAST = 1e-3  # level of a quiet state
-_COURSES = 1000  # of the rate, that a count is averaged over
 
 
 class Modulated(
@@ -141,46 +139,6 @@ class Modulated(
         steps[:-1] *= rates
         total, whole = _product(np.maximum(steps, 0.0))
         return whole + math.log(max(float((shares @ total).sum()), 1e-300))
-
-    def stepped(self, step_s: float) -> tuple[Floats, Floats, Floats]:
-        """Return levels of mean 1, their shares of time, and the chances of a step of `step_s`."""
-        shares, levels, generator = self._law()
-        return levels, shares, np.maximum(linalg.expm(generator * step_s), 0.0)
-
-    def within(self, times: Floats, first: Ints, width_s: float, rate_rps: float) -> float:
-        """Return how much likelier (nats) times in cells are than anywhere, given their counts.
-
-        `times` (s) in [0, width_s) are those of one cell after the other, each from `first` on.
-        """
-        if not len(first):
-            return 0.0
-        bins = max(8, math.ceil(width_s / min(self.hold_s) * 2))
-        bins = min(bins, 256)
-        levels, shares, step = self.stepped(width_s / bins)
-        cell = np.repeat(np.arange(len(first)), np.diff(first, append=len(times)))
-        place = np.minimum((times / width_s * bins).astype(np.int64), bins - 1)
-        counts = np.bincount(place * len(first) + cell, minlength=bins * len(first))
-        counts = counts.reshape(bins, len(first)).astype(np.float64)
-        expected = np.full_like(counts, rate_rps * width_s / bins)
-        logs = poisson_logs(counts, expected, np.maximum(levels, 1e-9))
-        seen = forward(logs, step, shares)[0]
-        # how likely a course of the rate makes the count alone is known already
-        levels_on = self.courses(levels, shares, step, bins).mean(axis=1)
-        total = counts.sum(axis=0)
-        log = total[:, None] * np.log(np.maximum(levels_on, 1e-9)) - rate_rps * width_s * levels_on
-        return float((seen - special.logsumexp(log, axis=1) + math.log(len(levels_on))).sum())
-
-    @staticmethod
-    def courses(levels: Floats, shares: Floats, step: Floats, bins: int) -> Floats:
-        """Return a thousand courses of the rate, always the same: shape (1000, bins)."""
-        rng = np.random.default_rng(_COURSES)
-        ends = np.cumsum(step, axis=1)[:, :-1]
-        state = np.searchsorted(np.cumsum(shares)[:-1], rng.random(_COURSES), side="right")
-        found = np.empty((_COURSES, bins))
-        for bin_ in range(bins):
-            found[:, bin_] = levels[state]
-            state = (rng.random(_COURSES)[:, None] >= ends[state]).sum(axis=1)
-        return found
 
     def summary(self) -> str:
         """Say what it is."""

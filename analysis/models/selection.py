@@ -15,6 +15,7 @@ import polars as pl
 from scipy import special
 
 from servescope.analysis.goodness import ks
+from servescope.analysis.models.cascade import Cascade
 from servescope.analysis.models.quantiles import rounded
 from servescope.analysis.models.renewal import Poisson, Renewal
 from servescope.analysis.models.shapes import SHAPES, AnyShape, Fit
@@ -25,6 +26,7 @@ from servescope.traces.errors import InputError
 FOLDS = 3
 RESAMPLES = 99
 LEVEL = 0.05  # below which a shape is rejected
+_NEARLY = 0.05  # of the best gain over Poisson: what is behind by less is as good
 _FEWEST_WINDOWS = 12  # that the span is cut into
 _SCORED = 20_000  # arrivals that a score looks at
 _TESTED = 2_000  # and a test of goodness of fit
@@ -132,11 +134,12 @@ def choose(
     """Choose the shape of arrivals: sorted times (s) in [0, span_s), without ticks.
 
     Each candidate is fitted to the first half of the windows and scored on the next ones, then to
-    more and scored on those after, `folds` times. The best score wins among the shapes that
-    `goodness` does not reject; of those within one standard error of it the one with the fewest
-    parameters does (Breiman et al. 1984). Only shapes that may win are tested, unless `test_all`;
-    without `resamples` none is. Too few or constant arrivals get the simplest shape, with the
-    reason.
+    more and scored on those after, `folds` times. The best score counts among the shapes that
+    `goodness` does not reject. As good as it are those within one standard error of it, and those
+    that gain nearly as much over Poisson; if Poisson is one of them, it wins, else the one whose
+    draws look most like the trace, by its p. Only shapes that may win are tested, unless
+    `test_all`; without `resamples` none is, and the best score wins. Too few or constant arrivals
+    get the simplest shape, with the reason.
     """
     simple = _simplest(arrivals, span_s)
     if simple is not None:
@@ -164,13 +167,27 @@ def choose(
     if test_all:
         for each in judged:
             passes(each)
+    poisson = _poisson(cut, folds)
     best = next(filter(passes, judged), None)
     chosen = best
     if best is not None:
-        near = [each for each in judged if _difference(best, each)[0] <= _difference(best, each)[1]]
-        near.sort(key=lambda each: (each.shape.parameters, -each.total()))
-        chosen = next(filter(passes, near), best)
+        near = [each for each in judged if _as_good(each, best, poisson) and passes(each)]
+        plain = [each for each in near if each.family == poisson.family]
+        if plain:
+            chosen = plain[0]
+        elif tested:
+            chosen = max(near, key=lambda each: tested[each.family])
     return _choice(cut, judged, failed, tested, best, chosen, folds)
+
+
+def _poisson(cut: _Windows, folds: int) -> _Judged:
+    return _Judged("poisson", Poisson(), _held_out(Poisson.fit, cut, folds), 0.0, 0.0)
+
+
+def _as_good(one: _Judged, best: _Judged, poisson: _Judged) -> bool:
+    """Say whether a shape predicts about as well as the best one."""
+    behind, error = _difference(best, one)
+    return behind <= max(error, _NEARLY * _difference(best, poisson)[0])
 
 
 def _simplest(arrivals: Floats, span_s: float) -> Choice | None:
@@ -252,7 +269,7 @@ def _goodness(fit: Fit, cut: _Windows, rng: np.random.Generator, resamples: int)
     rates = cut.counts()[aside] / cut.width_s
     octaves = max(1, int(math.log2(max(2.0, 2 * float(rates.mean()) * cut.width_s))))
     drawn = [
-        _statistics([shape.sample(rng, rate, cut.width_s) for rate in rates], cut.width_s, octaves)
+        _statistics(_drawn(shape, rng, rates, cut.width_s), cut.width_s, octaves)
         for _ in range(resamples)
     ]
     seen = _statistics([cut.at(window) for window in aside], cut.width_s, octaves)
@@ -263,6 +280,17 @@ def _goodness(fit: Fit, cut: _Windows, rng: np.random.Generator, resamples: int)
     off = (((curves - curves[1:].mean(axis=0)) / deviations) ** 2).mean(axis=1)
     p = [(1 + (each[1:] >= each[0]).sum()) / (resamples + 1) for each in (apart, off)]
     return min(1.0, 2 * float(min(p)))
+
+
+def _drawn(
+    shape: AnyShape, rng: np.random.Generator, rates: Floats, width_s: float
+) -> list[Floats]:
+    """Draw windows of some rates; those of a cascade all at once, which is much faster."""
+    if not isinstance(shape, Cascade):
+        return [shape.sample(rng, rate, width_s) for rate in rates]
+    keys = rng.integers(0, 2**64, len(rates), np.uint64)
+    window, at = shape.placed(keys, rng.poisson(rates * width_s))
+    return np.split(at, np.searchsorted(window, np.arange(1, len(rates))))
 
 
 def _statistics(windows: list[Floats], width_s: float, octaves: int) -> tuple[Floats, Floats]:
@@ -303,7 +331,7 @@ def _choice(
 ) -> Choice:
     """Put the choice and its reasons into words; without `best` all shapes were rejected."""
     rows: list[dict[str, object]] = []
-    poisson = _Judged("poisson", Poisson(), _held_out(Poisson.fit, cut, folds), 0.0, 0.0)
+    poisson = _poisson(cut, folds)
     number = sum(int(cut.counts()[after].sum()) for _, after in _folds(cut, folds))
     chosen = chosen or (judged[0] if judged else poisson)
     for each in judged:
@@ -348,8 +376,14 @@ def _choice(
             reason += " of those that goodness of fit does not reject"
             doubt = f"{judged[0].family} has a better held-out score, but is rejected."
         if chosen is not best:
-            reason = "it has the fewest parameters of those within one standard error of the best "
-            reason += f"held-out score, that of {best.family}"
+            reason = (
+                f"it predicts about as well as {best.family}, which has the best held-out score"
+            )
+            reason += (
+                ", and is simpler"
+                if chosen.family == poisson.family
+                else ", and its draws look more like the trace"
+            )
         if chosen.family not in tested:
             doubt = doubt or "Its goodness of fit was not tested."
     return Choice(chosen.family, chosen.shape, reason, doubt, _table(rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import msgspec
@@ -164,6 +164,12 @@ class Table:
         p = special.betaincinv(share * spread, (1 - share) * spread, (one + 0.5) / 2**26)
         found = stats.binom.ppf(other, number, np.clip(p, 1e-12, 1 - 1e-12))
         return np.asarray(found).astype(np.int64)
+
+
+@lru_cache(maxsize=256)
+def table(split: Split, mean: float, users: float) -> Table:
+    """Return the table of a law; making one takes as long as hundreds of draws."""
+    return Table(split, mean, users)
 
 
 # --- fitting -----------------------------------------------------------------------------------

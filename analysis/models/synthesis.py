@@ -7,9 +7,14 @@ whatever was drawn before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
@@ -109,7 +114,9 @@ class Synthesis:
 
     def trace(self) -> Trace:
         """Return the calls as a trace that is drawn while it is read."""
+        return self._trace_of(self.pieces)
 
+    def _trace_of(self, pieces: Callable[[], Iterator[pl.DataFrame]]) -> Trace:
         def drawn(
             columns: list[str] | None,
             predicate: pl.Expr | None,
@@ -117,7 +124,7 @@ class Synthesis:
             batch: int | None,
         ) -> Iterator[pl.DataFrame]:
             left = rows
-            for piece in self.pieces():
+            for piece in pieces():
                 if self.start_s:
                     piece = piece.with_columns(arrival_s=pl.col("arrival_s") - self.start_s)
                 if predicate is not None:
@@ -131,6 +138,54 @@ class Synthesis:
 
         frame = register_io_source(drawn, schema=self.schema, is_pure=True)
         return Trace.of(frame, self.provenance, checked=True)
+
+    def write(
+        self,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        jobs: int = 1,
+        on_progress: Callable[[int], None] = lambda calls: None,
+    ) -> int:
+        """Write the trace as .parquet, .csv or .jsonl and return how many calls it has.
+
+        `jobs` processes draw a part each; the calls are the same for any number of them.
+        `on_progress` hears how many calls are drawn. Raises OutputExists and OutputFailed.
+        """
+        if jobs > 1 and not any(stream.prefixes for stream in self.model.streams):
+            return self._write_parts(path, overwrite, jobs, on_progress)
+        drawn = 0
+
+        def counted() -> Iterator[pl.DataFrame]:
+            nonlocal drawn
+            for piece in self.pieces():
+                drawn += piece.height
+                on_progress(drawn)
+                yield piece
+
+        self._trace_of(counted).write(path, overwrite=overwrite)
+        return drawn
+
+    def _write_parts(
+        self, path: Path, overwrite: bool, jobs: int, on_progress: Callable[[int], None]
+    ) -> int:
+        edges = self.start_s + np.linspace(0, self.duration_s, jobs + 1)
+        parts = [
+            replace(self, start_s=float(begin), duration_s=float(end - begin))
+            for begin, end in pairwise(edges)
+        ]
+        with TemporaryDirectory(dir=path.parent if path.parent.is_dir() else None) as folder:
+            files = [Path(folder) / f"{number}.parquet" for number in range(jobs)]
+            calls = 0
+            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as workers:
+                for count in workers.map(_write_part, parts, files):
+                    calls += count
+                    on_progress(calls)
+            frame = pl.concat([pl.scan_parquet(file) for file in files])
+            if self.start_s:
+                frame = frame.with_columns(pl.col("arrival_s") - self.start_s)
+            Trace.of(frame, self.provenance, checked=True).write(path, overwrite=overwrite)
+        return calls
 
     @property
     def provenance(self) -> Provenance:
@@ -158,19 +213,35 @@ class Synthesis:
         )
 
 
-def synthesize(
-    model: Model, duration_s: float | None = None, seed: int = 0, start_s: float = 0.0
-) -> Trace:
-    """Draw a trace of a model: for as long as its rates are known, unless `duration_s` says.
+def lasting(model: Model, duration_s: float | None = None) -> float:
+    """Return how long a draw lasts (s): as is asked for, or as the trace that was learnt from.
 
-    Raises InputError where it is not known when programs start, and no duration is given.
+    Raises InputError where neither is known.
     """
     lasts = duration_s if duration_s is not None else model.about.span_s or model.span_s
     if lasts is None:
         raise InputError(
             f"The model {model.name} does not say how long to go on.", "Give --duration."
         )
-    return Synthesis(model, lasts, seed, start_s).trace()
+    return lasts
+
+
+def synthesize(
+    model: Model, duration_s: float | None = None, seed: int = 0, start_s: float = 0.0
+) -> Trace:
+    """Draw a trace of a model, as long as the one that it was learnt from unless told otherwise.
+
+    Raises InputError where it is not known when programs start, or how long to go on.
+    """
+    return Synthesis(model, lasting(model, duration_s), seed, start_s).trace()
+
+
+def _write_part(part: Synthesis, path: Path) -> int:
+    """Write a part of a synthesis in a process of its own; return how many calls it has."""
+    pieces = part.pieces()
+    frame = register_io_source(lambda *_: pieces, schema=part.schema)
+    frame.sink_parquet(path)
+    return int(pl.scan_parquet(path).select(pl.len()).collect().item())
 
 
 def _labels(stream: Stream) -> list[tuple[str | None, str | None]]:
@@ -348,10 +419,12 @@ class _Drawn:
             waited = (
                 said.select("row", "program_id", "parents")
                 .explode("parents")
-                .group_by("row", maintain_order=True)
-                .agg(_turn_of(pl.col("parents")).drop_nulls())
+                .drop_nulls("parents")
+                .group_by("row")
+                .agg(_turn_of(pl.col("parents")).alias("parents"))
             )
-            said = said.with_columns(waited["parents"])
+            said = said.drop("parents").join(waited, "row", "left", maintain_order="left")
+            said = said.with_columns(pl.col("parents").fill_null(pl.lit([], pl.List(pl.String))))
         labels = _labels(self._stream)
         if labels and "label" in calls.columns:
             for column, each in zip(
