@@ -138,8 +138,9 @@ def _shared(counts: Floats, covered: Floats, min_count: int) -> npt.NDArray[np.f
             groups.append((first, at + 1))
             first = at + 1
     if first < len(counts):  # too few are left: they go to the ones before
-        begin = groups.pop()[0] if groups else first
-        groups.append((begin, len(counts)))
+        while groups and counts[first:].sum() < min_count:
+            first = groups.pop()[0]
+        groups.append((first, len(counts)))
     for begin, end in groups:
         rates[begin:end] = counts[begin:end].sum() / covered[begin:end].sum()
     return rates
