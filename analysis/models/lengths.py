@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import msgspec
 import numpy as np
 from scipy import special
@@ -63,10 +65,22 @@ class Lengths(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             ),
         )
 
+    @cached_property
+    def _cuts(self) -> Floats:
+        """Return the shortest prompt (tokens) of each group after the first."""
+        edges = np.array(self.edges)
+        low = np.full(len(edges), self.inputs.values[0] - 1)
+        high = self.inputs.at(np.ones(len(edges))) + 1
+        for _ in range(64):  # ranks rise with prompts, so halving finds where they pass an edge
+            middle = np.floor((low + high) / 2)
+            passed = self.inputs.rank(middle) >= edges
+            low, high = np.where(passed, low, middle), np.where(passed, middle, high)
+        return high
+
     def at(self, said: Floats, answered: Floats) -> tuple[Floats, Floats]:
         """Return prompts and answers (tokens) of ranks in (0, 1), the second within the group."""
         inputs = self.inputs.at(said)
-        group = np.searchsorted(self.edges, self.inputs.rank(inputs), side="right")
+        group = np.searchsorted(self._cuts, inputs, side="right")
         outputs = np.empty_like(inputs)
         for k, law in enumerate(self.outputs):
             here = group == k
@@ -77,7 +91,7 @@ class Lengths(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         self, inputs: Floats, outputs: Floats, rng: np.random.Generator
     ) -> tuple[Floats, Floats]:
         """Return the ranks of prompts, and of answers within their group; ties are drawn."""
-        group = np.searchsorted(self.edges, self.inputs.rank(inputs), side="right")
+        group = np.searchsorted(self._cuts, inputs, side="right")
         answered = np.empty(len(inputs))
         for k, law in enumerate(self.outputs):
             here = group == k
@@ -87,7 +101,7 @@ class Lengths(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     def log_score(self, inputs: Floats, outputs: Floats) -> float:
         """Return the log-likelihood (nats) of calls that are independent of each other."""
-        group = np.searchsorted(self.edges, self.inputs.rank(inputs), side="right")
+        group = np.searchsorted(self._cuts, inputs, side="right")
         answers = sum(law.log_score(outputs[group == k]) for k, law in enumerate(self.outputs))
         return self.inputs.log_score(inputs) + answers
 

@@ -7,6 +7,9 @@ often as in the trace; kinds of calls come in runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +20,6 @@ from servescope.analysis.models.quantiles import MIN_COUNT, all_rounded, rounded
 from servescope.analysis.sample import Floats, Ints
 
 MEMORIES = (1.5, 6.0, 24.0, 96.0, 384.0)  # calls after which a component has faded to 1/e
-_LAGS = np.unique(np.geomspace(1, 512, 24).astype(np.int64))
 _LEAST = 0.004  # of a variance, below which a component is chance
 _MOST = 0.98  # of the variance that may be drift and memory
 _SEED = 11  # of the ranks of ties
@@ -102,7 +104,11 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
                 )
             )
         scores = np.stack([normal(said), normal(answered)])
-        drifts = [_drift(row, window, min_count) for row in scores]
+        sizes = np.bincount(window)
+        drifts = [
+            _drift(row, tokens, window, sizes, min_count, partial(_mean_at, kinds, place))
+            for place, (row, tokens) in enumerate(zip(scores, (inputs, outputs), strict=True))
+        ]
         left = np.stack([row - drift[window] for row, drift in zip(scores, drifts, strict=True)])
         return cls(
             kinds=tuple(kinds),
@@ -214,47 +220,77 @@ def _autoregression(noise: Floats, calls: float) -> Floats:
     return np.asarray(signal.lfilter([1.0], [1.0, -fade], driven, axis=1))
 
 
-def _drift(scores: Floats, window: Ints, min_count: int) -> Floats:
-    """Return the mean score of each window, drawn to 0 as far as it may be chance."""
-    many = int(window.max()) + 1
-    sizes = np.bincount(window, minlength=many)
+def _drift(
+    scores: Floats,
+    tokens: Floats,
+    window: Ints,
+    sizes: Ints,
+    min_count: int,
+    mean_at: Callable[[Floats, float], Floats],
+) -> Floats:
+    """Return the shift of the scores of each window that gives it the mean length it has.
+
+    It is drawn to 0 as far as it may be chance. `mean_at` says which mean (tokens) a shift makes.
+    """
     known = sizes >= 3 * min_count
     if known.sum() < 2:
-        return np.zeros(many)
-    means = np.where(known, np.bincount(window, scores, many) / np.maximum(sizes, 1), 0.0)
-    chance = float(np.mean(1 / sizes[known]))
-    spread = float(np.mean(means[known] ** 2))
-    return np.asarray(means * max(0.0, 1 - chance / spread) if spread else means)
+        return np.zeros(len(sizes))
+    means = np.bincount(window, scores, len(sizes))[known] / sizes[known]
+    spread = float(np.mean(means**2))
+    kept = max(0.0, 1 - float(np.mean(1 / sizes[known])) / spread) if spread else 0.0
+    if not kept:
+        return np.zeros(len(sizes))
+    shifts = np.linspace(-2, 2, 81)
+    made = mean_at(shifts, min(kept * spread, _MOST))
+    whole = float(tokens.mean())
+    wanted = np.bincount(window, tokens, len(sizes))[known] / sizes[known]
+    found = np.zeros(len(sizes))
+    found[known] = np.interp(whole + kept * (wanted - whole), made, shifts)
+    return found
+
+
+def _mean_at(kinds: list[Kind], place: int, shifts: Floats, variance: float) -> Floats:
+    """Return the mean length (tokens) that shifts of the scores make: prompts or answers."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(41)
+    ranks = special.ndtr(shifts[:, None] + np.sqrt(1 - variance) * nodes)
+    made = np.zeros(len(shifts))
+    for kind in kinds:
+        laws = kind.lengths.outputs if place else (kind.lengths.inputs,)
+        for law in laws:
+            at = law.at(ranks.ravel()).reshape(ranks.shape)
+            made += kind.share / len(laws) * (at @ weights) / weights.sum()
+    return np.asarray(np.maximum.accumulate(made))
 
 
 def _memories(scores: Floats, in_window: float) -> tuple[Memory, ...]:
-    """Return the components whose covariances at all lags are nearest to those of two series.
+    """Return the components whose sums over blocks of calls vary as those of two series do.
 
-    None remembers for more than an eighth of a window's calls: beyond, there is drift.
+    Blocks of 2, 4, ... calls are looked at, up to half a window. None remembers for more than an
+    eighth of a window's calls: beyond, there is drift.
     """
     count = scores.shape[1]
-    lags = _LAGS[min(count // 8, in_window / 2) >= _LAGS]
+    sizes = 2 ** np.arange(1, 11)
+    sizes = sizes[sizes <= min(count // 16, in_window / 2)]
     memories = np.array([calls for calls in MEMORIES if calls <= in_window / 8])
-    if len(lags) < 3 or not len(memories):
+    if len(sizes) < 3 or not len(memories):
         return ()
     centred = scores - scores.mean(axis=1, keepdims=True)
-    ahead = np.array(
-        [
-            [
-                centred[0, :-lag] @ centred[0, lag:],
-                centred[1, :-lag] @ centred[1, lag:],
-                (centred[0, :-lag] @ centred[1, lag:] + centred[1, :-lag] @ centred[0, lag:]) / 2,
-            ]
-            for lag in lags.tolist()
-        ]
-    ) / (count - lags[:, None])
-    faded = np.exp(-lags[:, None] / memories)
-    inputs, outputs = (optimize.nnls(faded, ahead[:, column])[0] for column in (0, 1))
+    seen = np.array([_of_blocks(centred, size) for size in sizes.tolist()])
+    seen -= (
+        np.array([centred[0] @ centred[0], centred[1] @ centred[1], centred[0] @ centred[1]])
+        / count
+    )
+    made = np.array([[_excess(size, calls) for calls in memories] for size in sizes.tolist()])
+    sure = 1 / np.sqrt(2 * sizes / count)  # over the chance error of a block's variance
+    inputs, outputs = (
+        optimize.nnls(made * sure[:, None], seen[:, column] * sure)[0] for column in (0, 1)
+    )
     inputs, outputs = (np.where(found < _LEAST, 0.0, found) for found in (inputs, outputs))
     both = (inputs > 0) & (outputs > 0)
     cross = np.zeros(len(memories))
     if both.any():
-        cross[both] = np.linalg.lstsq(faded[:, both], ahead[:, 2], rcond=None)[0]
+        columns = made[:, both] * sure[:, None]
+        cross[both] = np.linalg.lstsq(columns, seen[:, 2] * sure, rcond=None)[0]
     limit = np.sqrt(inputs * outputs)
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = np.where(limit > 0, np.clip(cross / limit, -1, 1), 0.0)
@@ -268,3 +304,17 @@ def _memories(scores: Floats, in_window: float) -> tuple[Memory, ...]:
         for k, calls in enumerate(memories.tolist())
         if inputs[k] or outputs[k]
     )
+
+
+def _of_blocks(scores: Floats, size: int) -> Floats:
+    """Return variances and covariance of the sums of two series over blocks, over their size."""
+    blocks = scores.shape[1] // size
+    sums = scores[:, : blocks * size].reshape(2, blocks, size).sum(axis=2)
+    one, other = sums - sums.mean(axis=1, keepdims=True)
+    return np.asarray(np.array([one @ one, other @ other, one @ other]) / blocks / size
+
+
+def _excess(size: int, calls: float) -> float:
+    """Return how much an AR(1) series adds to the variance of sums over blocks, over their size."""
+    lags = np.arange(1, size)
+    return float(2 * ((1 - lags / size) * np.exp(-lags / calls)).sum())
