@@ -9,7 +9,7 @@ from polars import col
 
 from servescope.analysis.models.quantiles import MIN_COUNT, rounded
 from servescope.analysis.sample import Floats
-from servescope.traces.status import OK
+from servescope.traces.status import OK, UNKNOWN
 
 
 class Failures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,9 +29,10 @@ class Failures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def fit(cls, calls: pl.DataFrame, min_count: int = MIN_COUNT) -> Failures | None:
         """Fit calls with status, program_id, turn and lengths; None below `min_count` failures.
 
-        All failures get the status that is most frequent among them.
+        All failures get the status that is most frequent among them. Calls of which it is not known
+        whether they failed say nothing.
         """
-        known = calls.filter(col("status").is_not_null()).sort("program_id", "turn")
+        known = calls.filter(col("status").cast(pl.String) != UNKNOWN).sort("program_id", "turn")
         failed = known["status"].cast(pl.String) != OK
         if failed.sum() < min_count:
             return None

@@ -311,7 +311,7 @@ def _of_blocks(scores: Floats, size: int) -> Floats:
     blocks = scores.shape[1] // size
     sums = scores[:, : blocks * size].reshape(2, blocks, size).sum(axis=2)
     one, other = sums - sums.mean(axis=1, keepdims=True)
-    return np.asarray(np.array([one @ one, other @ other, one @ other]) / blocks / size
+    return np.asarray(np.array([one @ one, other @ other, one @ other]) / (blocks * size))
 
 
 def _excess(size: int, calls: float) -> float:
