@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 import numpy as np
 import polars as pl
 
-from servescope.analysis.models.quantiles import MIN_COUNT, all_rounded, rounded
+from servescope.analysis.models.quantiles import MIN_COUNT, Share, all_rounded, rounded
 from servescope.analysis.sample import Ints
 
 _MOST = 200  # clients with a share of their own
@@ -15,8 +17,8 @@ _MOST = 200  # clients with a share of their own
 class Clients(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The largest clients by their `shares`, descending, and `others` that share the rest alike."""
 
-    shares: tuple[float, ...]
-    others: int
+    shares: tuple[Share, ...]
+    others: Annotated[int, msgspec.Meta(ge=0)]
 
     @classmethod
     def fit(cls, calls: Ints, min_count: int = MIN_COUNT) -> Clients:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from polars import col
 
-from servescope.analysis.models.quantiles import MIN_COUNT, rounded
+from servescope.analysis.models.quantiles import MIN_COUNT, Share, rounded
 from servescope.analysis.sample import Floats
 from servescope.traces.status import OK, UNKNOWN
 
@@ -20,10 +20,10 @@ class Failures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     status: str
-    share: float
-    again: float
-    no_input: float
-    no_output: float
+    share: Share
+    again: Share
+    no_input: Share
+    no_output: Share
 
     @classmethod
     def fit(cls, calls: pl.DataFrame, min_count: int = MIN_COUNT) -> Failures | None:

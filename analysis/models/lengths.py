@@ -10,6 +10,7 @@ from scipy import special
 
 from servescope.analysis.models.quantiles import MIN_COUNT, Quantiles, all_rounded
 from servescope.analysis.sample import Floats
+from servescope.traces.errors import InputError
 
 _BINS = 24  # of prompts, each with a law of its answers
 _EDGE = 1e-6  # ranks are kept so far from 0 and 1
@@ -29,12 +30,12 @@ class Lengths(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     def __post_init__(self) -> None:
         if len(self.outputs) != len(self.edges) + 1:
-            from servescope.traces.errors import InputError
-
             raise InputError(
                 f"{len(self.edges)} edges do not part {len(self.outputs)} laws of answers.",
                 "Fit the model again, or mend its lengths.",
             )
+        if min(law.values[0] for law in (self.inputs, *self.outputs)) < 0:
+            raise InputError("There are lengths below 0.", "Fit the model again, or mend them.")
 
     @classmethod
     def fit(cls, inputs: Floats, outputs: Floats, min_count: int = MIN_COUNT) -> Lengths:

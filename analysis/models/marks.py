@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from scipy import optimize, signal, special
 
 from servescope.analysis.models.lengths import Lengths, normal
-from servescope.analysis.models.quantiles import MIN_COUNT, all_rounded, rounded
+from servescope.analysis.models.quantiles import MIN_COUNT, Share, all_rounded, rounded
 from servescope.analysis.sample import Floats, Ints
 
 MEMORIES = (1.5, 6.0, 24.0, 96.0, 384.0)  # calls after which a component has faded to 1/e
@@ -34,18 +35,18 @@ class Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     model: str | None = None
     call_class: str | None = None
     status: str | None = None
-    share: float
-    again: float = 0.0
+    share: Share
+    again: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     lengths: Lengths
 
 
 class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A component of normal scores with a memory of `calls`: its variances and correlation."""
 
-    calls: float
-    inputs: float
-    outputs: float
-    correlation: float = 0.0
+    calls: Annotated[float, msgspec.Meta(gt=0)]
+    inputs: Annotated[float, msgspec.Meta(ge=0)]
+    outputs: Annotated[float, msgspec.Meta(ge=0)]
+    correlation: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.0
 
 
 class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -55,7 +56,7 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     begin again where they end.
     """
 
-    kinds: tuple[Kind, ...]
+    kinds: Annotated[tuple[Kind, ...], msgspec.Meta(min_length=1)]
     memories: tuple[Memory, ...] = ()
     input_drift: tuple[float, ...] = ()
     output_drift: tuple[float, ...] = ()

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from servescope.analysis.models.agents import Agents
+from servescope.analysis.models.cascade import Cascade
 from servescope.analysis.models.clients import Clients
 from servescope.analysis.models.failures import Failures
 from servescope.analysis.models.marks import Marks
@@ -63,6 +64,16 @@ class Arrivals(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     schedule: Schedule
     shape: AnyShape
     candidates: tuple[Candidate, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.shape, Cascade) and not math.isclose(
+            self.shape.width_s, self.schedule.window_s, rel_tol=1e-5
+        ):
+            raise InputError(
+                f"A cascade in windows of {self.shape.width_s:g} s cannot fill those of"
+                f" {self.schedule.window_s:g} s.",
+                "Give width_s and window_s the same value.",
+            )
 
 
 class Blocks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

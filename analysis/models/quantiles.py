@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -15,6 +16,8 @@ import numpy.typing as npt
 
 from servescope.analysis.sample import Floats
 from servescope.traces.errors import InputError
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]  # of all, or a probability
 
 MIN_COUNT = 10
 KNOTS = 200
@@ -36,9 +39,9 @@ def all_rounded(values: npt.ArrayLike) -> tuple[float, ...]:
 class Tail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What lies above the last knot: generalised Pareto, cut where one value in `share` is left."""
 
-    shape: float
-    scale: float
-    share: float
+    shape: Annotated[float, msgspec.Meta(ge=_SHAPES[0], le=_SHAPES[1])]
+    scale: Annotated[float, msgspec.Meta(gt=0)]
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)]
 
     def beyond(self, u: Floats) -> Floats:
         """Return how far above the last knot the share u of the tail's values ends, u in [0, 1]."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
-from servescope.analysis.models.quantiles import rounded
+from servescope.analysis.models.quantiles import Share, rounded
 from servescope.analysis.sample import Floats, Ints
 
 SPREADS = (-6.0, 12.0)  # logs of the concentration of shares
@@ -36,7 +36,7 @@ class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     lean: float
     spread: float
     growth: float
-    even: float = 0.0
+    even: Share = 0.0
 
     def concentration(self, mean: float, users: float, number: Floats) -> Floats:
         """Return the concentration of the share that goes left.
