@@ -17,12 +17,14 @@ from servescope.cli import (
     engine,
     evaluate,
     experiment,
+    fit,
     replay,
     report,
     results,
     serve,
     simulate,
     sweep,
+    synthesize,
     traces,
     verify,
     workload,
@@ -65,6 +67,8 @@ app.command("demo")(demo.demo)
 app.add_typer(traces.app, name="traces")
 app.command("workload")(workload.workload)
 app.command("analyze")(analyze.analyze)
+app.command("fit")(fit.fit)
+app.command("synthesize")(synthesize.synthesize)
 app.command("verify")(verify.verify)
 app.command("replay")(replay.replay)
 app.command("calibrate")(calibrate.calibrate)

@@ -33,6 +33,13 @@ def synthesize(
         float | None,
         typer.Option(help="Seconds that it lasts; by default as long as the trace was."),
     ] = None,
+    programs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Instead of a duration: so many programs, each on a clock of its own.",
+        ),
+    ] = None,
     start: Annotated[
         float, typer.Option(min=0.0, help="Second to begin at: a part of a longer draw, alone.")
     ] = 0.0,
@@ -89,7 +96,7 @@ def synthesize(
     """
     from servescope.analysis.models.edits import edited
     from servescope.analysis.models.scaling import told
-    from servescope.analysis.models.synthesis import Synthesis, lasting
+    from servescope.analysis.models.synthesis import Synthesis, lasting, on_own_clocks
     from servescope.loadgen.modelled import open_model
     from servescope.traces.errors import InputError
 
@@ -107,10 +114,14 @@ def synthesize(
         chosen = chosen.at_rate(rate, by)
     elif scale is not None:
         chosen = chosen.scaled(scale, by)
-    synthesis = Synthesis(chosen, lasting(chosen, duration), seed, start)
-    effect = told(before, chosen) if chosen is not before and before.rate_rps else None
     if out is None:
         raise InputError("It is not said where the trace shall go.", "Add -o trace.parquet.")
+    if programs is not None:
+        on_own_clocks(chosen, programs, seed).write(out, overwrite=overwrite)
+        console.say(f"Wrote {programs:,} programs to {out}.")
+        return
+    synthesis = Synthesis(chosen, lasting(chosen, duration), seed, start)
+    effect = told(before, chosen) if chosen is not before and before.rate_rps else None
     with console.counting(f"drawing {chosen.name}", quiet=quiet) as drawn:
         calls = synthesis.write(
             out,

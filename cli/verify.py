@@ -29,8 +29,8 @@ def verify(
         list[str],
         typer.Argument(
             metavar="SYNTH...",
-            help="Synthetic ones, such as one model's seeds; 10 or more tell how often a real"
-            " number is within their band.",
+            help="Synthetic ones, or models, of which --seeds traces are drawn; 10 or more tell how"
+            " often a real number is within their band.",
         ),
     ],
     out: Annotated[
@@ -53,9 +53,9 @@ def verify(
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="Hold out: compare with what REAL has after this share of its span, and take the"
-            " part before it, which the model was fitted to, as the noise floor. By default all of"
-            " REAL is compared with, and its halves are the floor.",
+            help="Hold out: compare with what REAL has after this share of its span, whose rates a"
+            " model is given, and take the part before it, which the model was fitted to, as the"
+            " noise floor. By default all of REAL is compared with, and its halves are the floor.",
         ),
     ] = None,
     serving: Annotated[
@@ -118,12 +118,12 @@ def verify(
         whole = reading.read(
             real, format, None, None, None, None, None, "raise", None, transforms, seed
         )
+    parts = fidelity.split(whole, split or 0.5)
+    compared = parts[1] if split else whole
     made: dict[str, Trace] = {}
     for source in synthetic:
         with console.working(f"reading {source}"):
-            made |= synthetic_traces(source, seeds)
-    parts = fidelity.split(whole, split or 0.5)
-    compared = parts[1] if split else whole
+            made |= synthetic_traces(source, seeds, compared, rates=split is not None)
     with console.stages(real) as begins:
         found = fidelity.compare(
             compared,
@@ -161,11 +161,46 @@ def verify(
         console.say("For every figure and table add: -o fidelity.html")
 
 
-def synthetic_traces(source: str, seeds: int) -> dict[str, Trace]:
-    """Return the traces of a source by their names: of a trace itself."""
+def synthetic_traces(source: str, seeds: int, real: Trace, *, rates: bool) -> dict[str, Trace]:
+    """Return the traces of a source by their names: itself, or the seeds of a model.
+
+    They are as long as the real one; with `rates` they have its course of rates too.
+    """
+    from servescope.analysis.models.fitting import at_rates_of
+    from servescope.analysis.models.synthesis import on_own_clocks, synthesize
+    from servescope.loadgen.modelled import is_model, open_model
+    from servescope.traces import Trace as Table
     from servescope.traces import load
 
-    return {source: load(source)}
+    if not is_model(source):
+        return {source: load(source)}
+    model = open_model(source)
+    if rates:
+        model = at_rates_of(model, real)
+    made = {}
+    for seed in range(seeds):
+        if real.provenance.arrival_basis == "program":
+            drawn = on_own_clocks(model, _programs(real), seed)
+        else:
+            drawn = synthesize(model, _lasts(real) if not rates else None, seed)
+        made[f"{source}, seed {seed}"] = Table.of(drawn.collect(), drawn.provenance, checked=True)
+    return made
+
+
+def _programs(real: Trace) -> int:
+    import polars as pl
+
+    return int(real.frame.select(pl.col("program_id").n_unique()).collect().item())
+
+
+def _lasts(real: Trace) -> float | None:
+    """Return how long a trace is (s); None where its calls have no times."""
+    import polars as pl
+
+    if "arrival_s" not in real.columns:
+        return None
+    ends = real.frame.select(pl.max("arrival_s") - pl.min("arrival_s")).collect().item()
+    return float(ends) if ends else None
 
 
 def _loads(text: str) -> list[float]:

@@ -24,8 +24,8 @@ _FINEST_S = 0.001
 _PHASES = 8  # offsets at which windows begin, so that the few cells of a scale say more
 _MOST_SPLITS = 4000  # of one scale, that a fit looks at
 _SURE = 3.0  # gain of log-likelihood, below which a scale says nothing
-_ROUNDS = 3  # of calibration
-_DRAWN, _MOST_DRAWS = 100_000, 16  # calls of each, and how often the trace is drawn at most
+_ROUNDS = 2  # of calibration
+_DRAWN, _MOST_DRAWS = 50_000, 16  # calls of each, and how often the trace is drawn at most
 _SEED = 5
 _FEW = 2.0  # calls in a cell, above which a scale is kept whatever it says
 
@@ -105,6 +105,10 @@ class Cascade(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             rate_rps=rounded(self.rate_rps * factor),
             width_s=rounded(self.width_s / factor),
         )
+
+    def widened(self, factor: float) -> Cascade:
+        """Return it with windows about as wide, `factor` times: its scales move with them."""
+        return msgspec.structs.replace(self, width_s=rounded(self.width_s * factor))
 
     # --- drawing ---------------------------------------------------------------------------------
 

@@ -39,10 +39,10 @@ class Clusters(
     def fit(cls, arrivals: Floats, span_s: float, window_s: float = WINDOW_S) -> Clusters:
         """Fit size and spread by maximum likelihood at the rates of windows.
 
-        At most 6,144 arrivals are looked at, evenly spread. Raises InputError of too few.
+        At most 3,072 arrivals are looked at, evenly spread. Raises InputError of too few.
         """
         check_enough(arrivals, span_s)
-        cut = Stretches.of(arrivals, span_s, window_s, mean=32, most=6144)
+        cut = Stretches.of(arrivals, span_s, window_s, mean=32, most=3072)
         mean_s = 1 / float(cut.rate_rps.mean())
 
         def values(point: Floats) -> tuple[float, float]:
@@ -61,7 +61,7 @@ class Clusters(
             cost,
             min(grid, key=cost),
             method="Nelder-Mead",
-            options={"xatol": 1e-2, "fatol": 0.05, "maxfev": 50},
+            options={"xatol": 1e-2, "fatol": 0.05, "maxfev": 40},
         )
         size, spread_s = values(found.x)
         return cls(size=rounded(size), spread_s=rounded(spread_s))

@@ -6,26 +6,30 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
 from servescope.analysis.demand import Demand
 from servescope.analysis.models.agents import Agents
+from servescope.analysis.models.cascade import Cascade
 from servescope.analysis.models.clients import Clients
 from servescope.analysis.models.failures import Failures
 from servescope.analysis.models.marks import Marks
 from servescope.analysis.models.model import About, Arrivals, Blocks, Candidate, Model, Stream
 from servescope.analysis.models.prefixes import Prefixes
 from servescope.analysis.models.quantiles import MIN_COUNT, rounded
+from servescope.analysis.models.renewal import Poisson
 from servescope.analysis.models.schedule import Schedule
 from servescope.analysis.models.selection import choose
-from servescope.analysis.models.shapes import SHAPES
+from servescope.analysis.models.shapes import SHAPES, AnyShape
 from servescope.analysis.sample import Floats, Ints
 from servescope.traces.errors import InputError
 from servescope.traces.status import OK
 from servescope.traces.trace import Trace
 
 AUTO = "auto"
+_RESAMPLES = 39  # of a test of goodness of fit, so that 5 % can be told
 _FEWEST = 30  # programs that a model may be learnt from
 _OWN_STREAM = 500  # calls of a client that has a stream of its own
 _MOST_CLIENTS = 32  # with streams of their own
@@ -105,6 +109,36 @@ def fit(
     )
 
 
+def at_rates_of(model: Model, source: Trace | Demand) -> Model:
+    """Return a model of one stream with the course of rates of another trace, all else its own.
+
+    That is how a model of the first part of a trace is held against the rest: its rates are given.
+    Raises InputError for several streams, and for a trace whose calls are not on one clock.
+    """
+    demand = source if isinstance(source, Demand) else Demand.of(source)
+    if len(model.streams) != 1 or not demand.timed:
+        raise InputError(
+            "The rates of a trace can be given to a model of one stream, on one clock.",
+            "Compare with a trace that was drawn from it.",
+        )
+    stream = model.streams[0]
+    at, span_s = _starts_of(demand)
+    own = stream.arrivals
+    schedule = Schedule.fit(
+        at, span_s, own.schedule.window_s if own else None, model.about.min_count
+    )
+    shape: AnyShape = own.shape if own else Poisson()
+    if isinstance(shape, Cascade):  # it splits windows of its own width
+        factor = schedule.window_s / shape.width_s
+        if abs(factor - 1) > 1e-9:
+            shape = shape.widened(factor)
+    stream = msgspec.structs.replace(stream, arrivals=Arrivals(schedule=schedule, shape=shape))
+    about = msgspec.structs.replace(model.about, span_s=rounded(demand.span_s))
+    return msgspec.structs.replace(model, about=about, streams=(stream,)).edited(
+        f"at the rates of {demand.about.source}"
+    )
+
+
 def _populations(demand: Demand, min_count: int) -> list[_Population]:
     """Return all calls as one, or those of each client that has enough, and the rest."""
     if "client_id" not in demand.columns or _has_turns(demand) or not demand.timed:
@@ -172,10 +206,7 @@ def _of_programs(part: _Population, settings: _Settings, doubts: list[str]) -> S
     demand = part.demand
     arrivals = None
     if demand.timed:
-        at, span_s = _moments(demand, demand)
-        programs = demand.placed["program_id"]
-        first = (programs.is_first_distinct() | programs.is_null()).to_numpy()
-        arrivals = _arrivals(at[first], span_s, settings, part.name, doubts)
+        arrivals = _arrivals(*_starts_of(demand), settings, part.name, doubts)
     else:
         doubts.append(NO_TIMES)
     many = demand.calls["program_id"].n_unique()
@@ -207,6 +238,15 @@ def _moments(part: Demand, whole: Demand) -> tuple[Floats, float]:
     return part.deticked[0] - begin, whole.span_s + (gap_s or 1.0)
 
 
+def _starts_of(demand: Demand) -> tuple[Floats, float]:
+    """Return when the programs of a trace start, and how long it is."""
+    at, span_s = _moments(demand, demand)
+    if not _has_turns(demand):
+        return at, span_s
+    programs = demand.placed["program_id"]
+    return at[(programs.is_first_distinct() | programs.is_null()).to_numpy()], span_s
+
+
 def _arrivals(
     at: Floats, span_s: float, settings: _Settings, name: str, doubts: list[str]
 ) -> Arrivals:
@@ -216,7 +256,7 @@ def _arrivals(
     if settings.shape != AUTO:
         fitted = SHAPES[settings.shape](at, span_s, schedule.window_s)
         return Arrivals(schedule=schedule, shape=fitted)
-    choice = choose(at, span_s, window_s=schedule.window_s)
+    choice = choose(at, span_s, window_s=schedule.window_s, resamples=_RESAMPLES)
     if choice.doubt:
         doubts.append(f"{name}: {choice.doubt}")
     refit = SHAPES.get(choice.family)

@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -236,6 +237,30 @@ def synthesize(
     return Synthesis(model, lasting(model, duration_s), seed, start_s).trace()
 
 
+def on_own_clocks(model: Model, programs: int, seed: int = 0) -> Trace:
+    """Draw so many programs that each begin at 0 on a clock of their own, as some traces have them.
+
+    Raises InputError for a model whose streams make single calls.
+    """
+    streams = [stream for stream in model.streams if stream.programs is not None]
+    if len(streams) < len(model.streams) or programs < 1:
+        raise InputError(
+            f"The model {model.name} makes single calls, which have no clock of their own.",
+            "Give a duration instead of a number of programs.",
+        )
+    even = model.at_rate(1.0) if model.rate_rps is None else model
+    schema = Synthesis(even, 1.0, seed).schema
+    parts = []
+    for number, stream in enumerate(even.streams):
+        drawn = _Drawn(stream, Draws(seed, number), schema)
+        share = programs // len(streams) + (number < programs % len(streams))
+        parts.append(drawn.bodies(share))
+    provenance = msgspec.structs.replace(
+        Synthesis(even, 1.0, seed).provenance, arrival_basis="program"
+    )
+    return Trace.of(pl.concat(parts), provenance, checked=True)
+
+
 def _write_part(part: Synthesis, path: Path) -> int:
     """Write a part of a synthesis in a process of its own; return how many calls it has."""
     pieces = part.pieces()
@@ -278,8 +303,7 @@ class _Drawn:
             back = math.ceil((longest or start_s) / self._schedule.window_s)
             first_needed = max(0, first - back)
         if not self._single and first_needed:
-            before = np.arange(first_needed)
-            self._programs = int(self._counts(before).sum())
+            self._programs = self._started(np.arange(first_needed))
         self._next = first_needed
         while self._next * self._schedule.window_s < start_s:
             upto = min(start_s, (self._next + 64) * self._schedule.window_s)
@@ -317,6 +341,12 @@ class _Drawn:
             return self._schedule.counts(windows, [])
         rngs = [self._draws.rng("count", window) for window in windows.tolist()]
         return self._schedule.counts(windows, rngs)
+
+    def _started(self, windows: Ints) -> int:
+        """Return how many programs start in windows."""
+        if isinstance(self._shape, Cascade):
+            return int(self._counts(windows).sum())
+        return len(self._starts(windows)[1])  # other shapes say how many when they are drawn
 
     def _starts(self, windows: Ints) -> tuple[Ints, Floats]:
         """Return the place in `windows` and the moment (s) of every program that starts in them."""
@@ -398,6 +428,22 @@ class _Drawn:
         if not parts:
             return pl.DataFrame(schema={**self._schema, "program": pl.Int64})
         return self._written(pl.concat(parts))
+
+    def bodies(self, programs: int) -> pl.DataFrame:
+        """Return the calls of the first programs, each from its own begin."""
+        parts = [
+            self._body(block).with_columns(
+                program=pl.col("program").cast(pl.Int64) + block * _BODIES
+            )
+            for block in range(-(-programs // _BODIES))
+        ]
+        calls = pl.concat(parts).filter(pl.col("program") < programs)
+        calls = self._written(calls.with_columns(arrival_s=pl.col("offset_s")))
+        if self._prefixes is not None:
+            seen = calls.select("arrival_s", "input_tokens", "output_tokens", "program", "turn")
+            blocks = self._prefixes.window(0, seen).cast(pl.List(pl.UInt64))
+            calls = calls.with_columns(prefix_blocks=blocks)
+        return calls.select(self._schema.names())
 
     def _body(self, block: int) -> pl.DataFrame:
         """Return the calls of a block of programs, counted from the first of all."""
