@@ -39,7 +39,8 @@ class Clusters(
     def fit(cls, arrivals: Floats, span_s: float, window_s: float = WINDOW_S) -> Clusters:
         """Fit size and spread by maximum likelihood at the rates of windows.
 
-        At most 3,072 arrivals are looked at, evenly spread. Raises InputError of too few.
+        At most 3,072 arrivals are looked at, evenly spread; no cluster is spread over more than a
+        window on average. Raises InputError of too few.
         """
         check_enough(arrivals, span_s)
         cut = Stretches.of(arrivals, span_s, window_s, mean=32, most=3072)
@@ -47,7 +48,7 @@ class Clusters(
 
         def values(point: Floats) -> tuple[float, float]:
             size = 1 + math.exp(min(max(point[0], -7.0), math.log(MOST_IN_CLUSTER)))
-            return size, math.exp(min(max(point[1], -12.0), 12.0)) * mean_s
+            return size, min(math.exp(min(max(point[1], -12.0), 12.0)) * mean_s, window_s)
 
         def cost(point: Floats) -> float:
             return -float(_log_scores(cut, *values(point)).sum())

@@ -40,17 +40,20 @@ class SelfExciting(
     def fit(cls, arrivals: Floats, span_s: float, window_s: float = WINDOW_S) -> SelfExciting:
         """Fit branching and decay by maximum likelihood at the rates of windows.
 
-        At most 16,384 arrivals are looked at, evenly spread; the branching ends at 0.95. Raises
-        InputError of too few arrivals.
+        At most 16,384 arrivals are looked at, evenly spread; the branching ends at 0.95, and what
+        is set off comes within a window on average, since no longer time can be told from the
+        rates. Raises InputError of too few arrivals.
         """
         check_enough(arrivals, span_s)
         cut = Stretches.of(arrivals, span_s, window_s)
         mean_s = 1 / float(cut.rate_rps.mean())
 
+        def values(point: Floats) -> tuple[float, float]:
+            branching = MOST_BRANCHING / (1 + math.exp(-min(point[0], 30.0)))
+            return branching, max(math.exp(min(point[1], 12.0)) / mean_s, 1 / window_s)
+
         def cost(point: Floats) -> float:
-            branching = MOST_BRANCHING / (1 + math.exp(-point[0]))
-            decay = math.exp(min(max(point[1], -12.0), 12.0)) / mean_s
-            return -float(_log_scores(cut, branching, decay).sum())
+            return -float(_log_scores(cut, *values(point)).sum())
 
         grid = [
             np.array([math.log(n / (MOST_BRANCHING - n)), math.log(decay)])
@@ -63,10 +66,8 @@ class SelfExciting(
             method="Nelder-Mead",
             options={"xatol": 5e-3, "fatol": 0.05, "maxfev": 60},
         )
-        return cls(
-            branching=rounded(MOST_BRANCHING / (1 + math.exp(-min(found.x[0], 30.0)))),
-            decay_per_s=rounded(math.exp(min(max(found.x[1], -12.0), 12.0)) / mean_s),
-        )
+        branching, decay_per_s = values(found.x)
+        return cls(branching=rounded(branching), decay_per_s=rounded(decay_per_s))
 
     @property
     def parameters(self) -> int:
