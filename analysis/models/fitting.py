@@ -233,9 +233,10 @@ def _moments(part: Demand, whole: Demand) -> tuple[Floats, float]:
 
     A trace lasts from its first arrival to its last, and as long as a gap on average beyond.
     """
-    begin = whole.deticked[0][0]
+    begin, end = whole.deticked[0][[0, -1]]
+    lasts = max(whole.span_s, float(end - begin))  # the last tick may end after the last stamp
     gap_s = whole.span_s / max(1, len(whole.arrivals) - 1)
-    return part.deticked[0] - begin, whole.span_s + (gap_s or 1.0)
+    return np.clip(part.deticked[0] - begin, 0.0, lasts), lasts + (gap_s or 1.0)
 
 
 def _starts_of(demand: Demand) -> tuple[Floats, float]:
