@@ -286,7 +286,10 @@ def _memories(scores: Floats, in_window: float) -> tuple[Memory, ...]:
     inputs, outputs = (
         optimize.nnls(made * sure[:, None], seen[:, column] * sure)[0] for column in (0, 1)
     )
-    inputs, outputs = (np.where(found < _LEAST, 0.0, found) for found in (inputs, outputs))
+    inputs, outputs = (
+        _held(np.where(found < _LEAST, 0.0, found), float(row @ row) / count)
+        for found, row in zip((inputs, outputs), centred, strict=True)
+    )
     both = (inputs > 0) & (outputs > 0)
     cross = np.zeros(len(memories))
     if both.any():
@@ -305,6 +308,11 @@ def _memories(scores: Floats, in_window: float) -> tuple[Memory, ...]:
         for k, calls in enumerate(memories.tolist())
         if inputs[k] or outputs[k]
     )
+
+
+def _held(variances: Floats, whole: float) -> Floats:
+    """Return variances that are no more together than a part of that of the series."""
+    return variances * min(1.0, _MOST * whole / max(float(variances.sum()), 1e-12))
 
 
 def _of_blocks(scores: Floats, size: int) -> Floats:
