@@ -16,7 +16,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -231,6 +231,11 @@ def _number(x: float) -> str:
     return "-" if math.isnan(x) else f"{x:.3f}" if abs(x) < 10 else f"{x:.0f}"
 
 
+def _seeds(model: str, seeds: int) -> int:
+    """Return how many draws to make: half as many of what is only there to be compared with."""
+    return max(1, seeds // 2) if model in BASELINES else seeds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path)
@@ -250,20 +255,25 @@ def main() -> None:
                 tasks.append((of_sessions, (path, name, OURS, min(asked.seeds, 5))))
             continue
         if "in" in kinds:
-            tasks += [(in_sample, (path, name, model, asked.seeds)) for model in MODELS]
+            tasks += [
+                (in_sample, (path, name, model, _seeds(model, asked.seeds))) for model in MODELS
+            ]
         if "out" in kinds:
             tasks += [(held_out, (path, name, model, asked.seeds)) for model in (OURS, *BASELINES)]
         if "rate" in kinds:
             tasks += [(rescaled, (path, name, factor, asked.seeds)) for factor in FACTORS]
     results = []
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
-        for future in [pool.submit(task, *arguments) for task, arguments in tasks]:
+        pending = {pool.submit(task, *arguments): arguments[1:3] for task, arguments in tasks}
+        for future in as_completed(pending):
+            print(*pending[future], flush=True)
             try:
                 results.append(future.result())
-            except Exception as error:  # one trace that cannot be fitted does not stop the others
+            except Exception as error:  # one that cannot be fitted does not stop the others
                 print(f"left out: {error!r}", flush=True)
             if asked.json:
                 asked.json.write_text(json.dumps(results))
+    results.sort(key=lambda each: (str(each["trace"]), str(each["model"])))
     for kind in ("in sample", "held out", "rescaled"):
         print(f"\n### {kind}\n")
         print("\n".join(lines(results, kind, COLUMNS)))

@@ -24,9 +24,10 @@ _FINEST_S = 0.001
 _PHASES = 8  # offsets at which windows begin, so that the few cells of a scale say more
 _MOST_SPLITS = 4000  # of one scale, that a fit looks at
 _SURE = 3.0  # gain of log-likelihood, below which a scale says nothing
-_ROUNDS = 2  # of calibration
-_DRAWN, _MOST_DRAWS = 50_000, 16  # calls of each, and how often the trace is drawn at most
+_ROUNDS = 3  # of calibration
+_DRAWN, _MOST_DRAWS = 150_000, 24  # calls of each, and how often the trace is drawn at most
 _SEED = 5
+_FEWEST = 10  # splits that are worth a look
 _FEW = 2.0  # calls in a cell, above which a scale is kept whatever it says
 
 
@@ -52,11 +53,14 @@ class Cascade(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         span_s: float,
         width_s: float = WINDOW_S,
         finest_s: float = _FINEST_S,
+        *,
+        calibrated: bool = True,
     ) -> Cascade:
         """Fit every scale: arrivals (s, ascending) in [0, span_s).
 
         Scales below `finest_s` are left out, and those whose cells hold few calls and cannot be
-        told from independent ones.
+        told from independent ones. Unless it is `calibrated` by draws of its own, which takes most
+        of the time, dispersion comes out a tenth or so off.
         """
         rate = len(arrivals) / span_s
         kept: list[Split] = []
@@ -64,8 +68,8 @@ class Cascade(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         width = width_s
         while width / 2 >= finest_s:
             splits, phases = _observed(arrivals, span_s, width)
-            if len(splits) < 10 and kept:
-                break
+            if len(splits) < _FEWEST and rate * width < _FEW:
+                break  # all finer scales have even less to say
             split = FAIR
             if len(splits) and splits[:, 1].max() > 1:
                 seen = Seen(splits, rate * width)
@@ -77,7 +81,7 @@ class Cascade(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
                 told = len(kept)
             width /= 2
         made = cls(width_s=rounded(width_s), rate_rps=rounded(rate), splits=tuple(kept[:told]))
-        return _calibrated(made, arrivals, span_s) if told else made
+        return _calibrated(made, arrivals, span_s) if told and calibrated else made
 
     @property
     def parameters(self) -> int:
@@ -248,7 +252,7 @@ def _mix(x: Keys) -> Keys:
 
 def _cells_of(arrivals: Floats, width: float, span_s: float, offset: float = 0.0) -> Floats:
     """Return the splits of the whole cells of a width: rows of (left, number, before, after)."""
-    whole = int((span_s - offset) / width + 1e-6)
+    whole = int((span_s - offset) / width + 1e-4)
     half = np.floor((arrivals - offset) / (width / 2)).astype(np.int64)
     half = half[slice(*np.searchsorted(half, (0, 2 * whole)).tolist())]
     cell, first, number = np.unique(half >> 1, return_index=True, return_counts=True)
@@ -269,7 +273,7 @@ def _observed(arrivals: Floats, span_s: float, width: float) -> tuple[Floats, in
     found = [
         _cells_of(arrivals, width, span_s, phase * width / phases)
         for phase in range(phases)
-        if span_s - phase * width / phases >= width * (1 - 1e-6)
+        if span_s - phase * width / phases >= width * (1 - 1e-4)
     ]
     splits = np.concatenate(found) if found else np.empty((0, 4))
     if len(splits) > _MOST_SPLITS:
@@ -282,7 +286,7 @@ def _calibrated(cascade: Cascade, arrivals: Floats, span_s: float) -> Cascade:
 
     What is split at a scale are counts of the scale before, which are not quite those of the trace.
     """
-    windows = int(span_s / cascade.width_s + 1e-6)
+    windows = int(span_s / cascade.width_s + 1e-4)
     window = (arrivals / cascade.width_s).astype(np.int64)
     counts = np.bincount(window[window < windows], minlength=windows)
     if not counts.sum():

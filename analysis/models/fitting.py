@@ -255,15 +255,13 @@ def _arrivals(
     _enough(len(at))
     schedule = Schedule.fit(at, span_s, settings.window_s, settings.min_count, exact=settings.exact)
     if settings.shape != AUTO:
-        fitted = SHAPES[settings.shape](at, span_s, schedule.window_s)
-        return Arrivals(schedule=schedule, shape=fitted)
+        return Arrivals(schedule=schedule, shape=_shape(settings.shape, at, span_s, schedule))
     choice = choose(at, span_s, window_s=schedule.window_s, resamples=_RESAMPLES)
     if choice.doubt:
         doubts.append(f"{name}: {choice.doubt}")
-    refit = SHAPES.get(choice.family)
     return Arrivals(
         schedule=schedule,
-        shape=refit(at, span_s, schedule.window_s) if refit else choice.shape,
+        shape=_shape(choice.family, at, span_s, schedule) if choice.tried else choice.shape,
         candidates=tuple(
             Candidate(
                 family=row["family"],
@@ -274,6 +272,13 @@ def _arrivals(
             for row in choice.table.iter_rows(named=True)
         ),
     )
+
+
+def _shape(family: str, at: Floats, span_s: float, schedule: Schedule) -> AnyShape:
+    """Return a shape that was fitted to the windows of the schedule."""
+    if family == "cascade":
+        return Cascade.fit(at, span_s, schedule.window_s)
+    return SHAPES[family](at, span_s, schedule.window_s)
 
 
 def _enough(programs: int) -> None:

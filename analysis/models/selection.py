@@ -50,6 +50,11 @@ class Choice:
     doubt: str | None
     table: pl.DataFrame
 
+    @property
+    def tried(self) -> bool:
+        """Whether shapes were fitted at all; if not, there was too little to fit them to."""
+        return self.table.height > 1
+
 
 @dataclass(frozen=True)
 class _Judged:
@@ -136,10 +141,11 @@ def choose(
     Each candidate is fitted to the first half of the windows and scored on the next ones, then to
     more and scored on those after, `folds` times. The best score counts among the shapes that
     `goodness` does not reject. As good as it are those within one standard error of it, and those
-    that gain nearly as much over Poisson; if Poisson is one of them, it wins, else the one whose
-    draws look most like the trace, by its p. Only shapes that may win are tested, unless
-    `test_all`; without `resamples` none is, and the best score wins. Too few or constant arrivals
-    get the simplest shape, with the reason.
+    that gain nearly as much over Poisson. If Poisson is one of them, it wins, for there is nothing
+    to model; else the cascade does, which alone keeps to the counts of windows and matches the
+    dispersion of counts at all scales, on which queues depend. Only shapes that may win are tested,
+    unless `test_all`; without `resamples` none is, and the best score wins. Too few or constant
+    arrivals get the simplest shape, with the reason.
     """
     simple = _simplest(arrivals, span_s)
     if simple is not None:
@@ -171,12 +177,11 @@ def choose(
     best = next(filter(passes, judged), None)
     chosen = best
     if best is not None:
-        near = [each for each in judged if _as_good(each, best, poisson) and passes(each)]
-        plain = [each for each in near if each.family == poisson.family]
-        if plain:
-            chosen = plain[0]
-        elif tested:
-            chosen = max(near, key=lambda each: tested[each.family])
+        near = {each.family: each for each in judged if _as_good(each, best, poisson)}
+        for family in (poisson.family, "cascade"):
+            if resamples and family in near and passes(near[family]):
+                chosen = near[family]
+                break
     return _choice(cut, judged, failed, tested, best, chosen, folds)
 
 
@@ -382,7 +387,7 @@ def _choice(
             reason += (
                 ", and is simpler"
                 if chosen.family == poisson.family
-                else ", and its draws look more like the trace"
+                else ", and keeps to the counts of windows and their dispersion at all scales"
             )
         if chosen.family not in tested:
             doubt = doubt or "Its goodness of fit was not tested."

@@ -43,5 +43,5 @@ SHAPES: Final[dict[str, Fit]] = {
     "modulated": Modulated.fit,
     "self-exciting": SelfExciting.fit,
     "clusters": Clusters.fit,
-    "cascade": Cascade.fit,
+    "cascade": partial(Cascade.fit, calibrated=False),
 }
