@@ -239,9 +239,9 @@ def _none(source: str) -> Model:
 def _edited(
     model: Model, step: str, streams: tuple[Stream, ...], doubts: Iterable[str] = ()
 ) -> Model:
-    """Return the model with other streams, for which its scores no longer hold."""
+    """Return the model with other streams, and with doubts besides its own."""
     said = tuple(dict.fromkeys((*model.about.doubts, *doubts)))
-    about = _replace(model.about, doubts=said, fidelity={})
+    about = _replace(model.about, doubts=said)
     return _replace(model, about=about).edited(step, streams=streams)
 
 
@@ -284,7 +284,6 @@ def _together(models: Sequence[Model], step: str) -> Model:
             *abouts[0].edits,
             *(f"{each.name}: {edit}" for each in models[1:] for edit in each.about.edits),
         ),
-        fidelity={},
     )
     return _replace(models[0], about=about).edited(step, streams=tuple(streams))
 

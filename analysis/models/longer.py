@@ -70,7 +70,10 @@ def _of_growth(growth: Growth, inputs: float, outputs: float) -> Growth:
         kept=None if growth.kept is None else _of_given(growth.kept, inputs, 1.0),
         places=_times(growth.places, inputs),
         grown=tuple(_of_given(law, of, inputs) for law in growth.grown),
-        bounds=(growth.bounds[0], rounded(growth.bounds[1] * max(inputs, 1.0))),
+        bounds=(
+            rounded(growth.bounds[0] * min(inputs, 1.0)),
+            rounded(growth.bounds[1] * max(inputs, 1.0)),
+        ),
     )
 
 

@@ -198,8 +198,11 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     # --- the file --------------------------------------------------------------------------------
 
     def edited(self, step: str, **changes: Any) -> Model:
-        """Return the model with changes, and with what was done to it written down."""
-        about = msgspec.structs.replace(self.about, edits=(*self.about.edits, step))
+        """Return the model with changes, and with what was done to it written down.
+
+        Its scores are left out, for they are of what it was.
+        """
+        about = msgspec.structs.replace(self.about, edits=(*self.about.edits, step), fidelity={})
         return msgspec.structs.replace(self, **{"about": about, **changes})
 
     def to_json(self) -> bytes:
