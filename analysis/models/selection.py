@@ -26,7 +26,7 @@ from servescope.traces.errors import InputError
 FOLDS = 3
 RESAMPLES = 99
 LEVEL = 0.05  # below which a shape is rejected
-_NEARLY = 0.05  # of the best gain over Poisson: what is behind by less is as good
+_NEARLY = 0.1  # of the best gain over Poisson: what is behind by less is as good
 _FEWEST_WINDOWS = 12  # that the span is cut into
 _SCORED = 20_000  # arrivals that a score looks at
 _TESTED = 2_000  # and a test of goodness of fit
