@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -41,10 +42,12 @@ class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def concentration(self, mean: float, users: float, number: Floats) -> Floats:
         """Return the concentration of the share that goes left.
 
-        Of `users` times as many independent clients its variance is as many times less.
+        Of `users` times as many independent clients its variance is as many times less; of fewer
+        clients it is at most that of all going one way together.
         """
         log = self.spread + self.growth * np.log(number / mean)
-        return np.asarray(users * (np.exp(np.clip(log, *SPREADS)) + 1) - 1)
+        crowd = users * (np.exp(np.clip(log, *SPREADS)) + 1) - 1
+        return np.maximum(crowd, math.exp(SPREADS[0]))
 
     def share(self, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Floats:
         """Return the mean share that goes left."""

@@ -140,3 +140,16 @@ def test_a_law_that_fits_gains_over_coins() -> None:
     seen = Seen(rows(LEANING, 10.0, 2000), 10.0)
     assert seen.gain(LEANING) > 100
     assert seen.gain(FAIR) == pytest.approx(0, abs=1)
+
+
+@pytest.mark.parametrize("users", [0.5, 0.1, 0.001])
+def test_few_clients_go_one_way_together_at_most(users: float) -> None:
+    """Of a bursty trace's clients a part can be no burstier than one that comes all at once."""
+    bursty = Split(lean=0.0, spread=-1.0, growth=0.0)
+    number = np.full(4000, 100)
+    assert (bursty.concentration(10.0, users, number.astype(np.float64)) > 0).all()
+    none = np.zeros(len(number), np.int64)
+    left = Table(bursty, 10.0, users).left(number, none, none, rng().random(len(number)))
+    assert ((left >= 0) & (left <= 100)).all()
+    assert left.mean() == pytest.approx(50, abs=4)
+    assert left.var() <= 2500
