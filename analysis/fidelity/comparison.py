@@ -126,8 +126,8 @@ def compare(
 
     The noise floor is the first of two `parts` against the second: by default the halves of the
     real trace. Arrivals are spread over the coarsest tick of all clocks, drawn from `seed`, so that
-    no clock gives a trace away. Only `aspects` are looked at. `begins` hears of every stage. Raises InputError without a
-    synthetic trace or without calls.
+    no clock gives a trace away. Only `aspects` are looked at. `begins` hears of every stage. Raises
+    InputError without a synthetic trace or without calls.
     """
     if not synthetic:
         raise InputError("There is no synthetic trace to compare with.", "Name one or more.")
