@@ -47,6 +47,7 @@ class Clients(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return [f"{many} clients; the largest has {100 * rounded(largest):.3g} % of the calls."]
 
 
-def named(ranks: Ints) -> pl.Series:
-    """Return the names of clients by rank."""
-    return pl.select("client-" + pl.lit(pl.Series(ranks)).cast(pl.String)).to_series()
+def named(ranks: Ints, stream: int = 0) -> pl.Series:
+    """Return the names of clients by rank, with the number of their stream unless it is 0."""
+    stem = f"{stream}client-" if stream else "client-"
+    return pl.select(stem + pl.lit(pl.Series(ranks)).cast(pl.String)).to_series()

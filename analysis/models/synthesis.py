@@ -506,7 +506,7 @@ class _Drawn:
             clients.sample(self._draws.rng("clients", window), count)
             for window, count in zip(windows.tolist(), counts.tolist(), strict=True)
         ]
-        return named(np.concatenate(drawn))
+        return named(np.concatenate(drawn), self._draws.stream)
 
 
 def _turn_of(turn: pl.Expr) -> pl.Expr:

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from made_sessions import agents, chats
 
+from servescope.analysis.models.clients import Clients
 from servescope.analysis.models.edits import (
     EDITS,
     added,
@@ -302,3 +303,12 @@ def test_an_edit_says_what_was_done_and_drops_the_scores() -> None:
         after = edited(CODE, step, known)
         assert after.about.edits
         assert not after.about.fidelity
+
+
+def test_clients_of_different_models_are_different_ones() -> None:
+    shared = made("shared", *KINDS, clients=Clients(shares=(0.5, 0.3), others=2))
+    calls = draw(added(shared, shared))
+    assert calls["client_id"].n_unique() == 8
+    one = added(CHAT, shared)  # "client-1" is that of the chat alone
+    names = draw(one)["client_id"].value_counts()
+    assert dict(names.iter_rows())["client-1"] == pytest.approx(2 * DRAWN_S, rel=0.05)
