@@ -80,6 +80,7 @@ def fit(
             f"There is no arrival shape '{shape}'.", f"Known: {', '.join((AUTO, *SHAPES))}."
         )
     demand = source if isinstance(source, Demand) else Demand.of(source)
+    _enough(len(demand))
     if not {"input_tokens", "output_tokens"} <= set(demand.columns):
         raise InputError(
             "The trace does not say how long prompts and answers are.",
@@ -88,7 +89,7 @@ def fit(
     settings = _Settings(min_count, window_s, exact, shape)
     doubts: list[str] = []
     streams = tuple(
-        _stream(part, demand, settings, doubts) for part in _populations(demand, min_count)
+        _stream(part, demand, settings, doubts) for part in _populations(demand, min_count, doubts)
     )
     about = demand.about
     return Model(
@@ -139,7 +140,7 @@ def at_rates_of(model: Model, source: Trace | Demand) -> Model:
     )
 
 
-def _populations(demand: Demand, min_count: int) -> list[_Population]:
+def _populations(demand: Demand, min_count: int, doubts: list[str]) -> list[_Population]:
     """Return all calls as one, or those of each client that has enough, and the rest."""
     if "client_id" not in demand.columns or _has_turns(demand) or not demand.timed:
         return [_Population("calls", demand)]
@@ -151,10 +152,13 @@ def _populations(demand: Demand, min_count: int) -> list[_Population]:
         for rank, name in enumerate(heavy, 1)
     ]
     rest = sizes.filter(~pl.col("client_id").is_in(heavy.implode()))["calls"].to_numpy()
-    if rest.sum() >= _FEWEST:
-        left = _only(demand, ~client.is_in(heavy.implode()).fill_null(False))
+    left = _only(demand, ~client.is_in(heavy.implode()).fill_null(False))
+    if len(left) >= _FEWEST or not found:
         name = "other clients" if found else "calls"
-        found.append(_Population(name, left, clients=Clients.fit(rest, min_count)))
+        clients = Clients.fit(rest, min_count) if len(rest) else None
+        found.append(_Population(name, left, clients=clients))
+    elif len(left):
+        doubts.append(f"{len(left)} calls of other clients are left out: too few to learn from.")
     return found
 
 
@@ -253,6 +257,11 @@ def _arrivals(
 ) -> Arrivals:
     """Learn when programs start: sorted moments (s) in [0, span_s)."""
     _enough(len(at))
+    if at[0] == at[-1]:
+        raise InputError(
+            "All programs start at one instant, which tells no rate.",
+            "Give a trace of a longer time, or one without arrivals and later a rate.",
+        )
     schedule = Schedule.fit(at, span_s, settings.window_s, settings.min_count, exact=settings.exact)
     if settings.shape != AUTO:
         return Arrivals(schedule=schedule, shape=_shape(settings.shape, at, span_s, schedule))

@@ -335,5 +335,5 @@ def _rows(arrivals: Floats, first: Ints, last: Ints) -> tuple[Floats, Floats]:
     inside = place < size[:, None]
     index = np.where(inside, first[:, None] + place, 0)
     gaps = np.where(inside, np.diff(arrivals)[index], 0.0)
-    mean = gaps.sum(axis=1, keepdims=True) / size[:, None]
+    mean = np.maximum(gaps.sum(axis=1, keepdims=True) / size[:, None], _TINY)
     return np.where(inside, np.maximum(gaps / mean, _TINY), 1.0), inside.astype(np.float64)
