@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from servescope.analysis.models.stretches import (
 from servescope.analysis.sample import Floats, Ints
 
 Gaps = Literal["exponential", "gamma", "weibull"]
+Above0 = Annotated[float, msgspec.Meta(gt=0)]
 _SHAPES: Final = {"exponential": (1.0, 1.0), "gamma": (0.02, 1e4), "weibull": (0.1, 100.0)}
 _MOST_GAPS = 20_000  # that a fit looks at
 _IN_WINDOW = 256  # gaps of a window that its law is fitted to
@@ -65,7 +66,7 @@ class Renewal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """
 
     gaps: Gaps
-    shape: float
+    shape: Above0
 
     @classmethod
     def fit(
@@ -203,8 +204,8 @@ class Law(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """The law of gaps in a number of windows in a row."""
 
     gaps: Gaps
-    shape: float
-    windows: int
+    shape: Above0
+    windows: Annotated[int, msgspec.Meta(ge=1)]
 
     def renewal(self) -> Renewal:
         """Return it as a shape."""
@@ -220,8 +221,8 @@ class WindowedRenewal(
     for every `window_s`, each as likely as the windows it stands for.
     """
 
-    window_s: float
-    laws: tuple[Law, ...]
+    window_s: Above0
+    laws: Annotated[tuple[Law, ...], msgspec.Meta(min_length=1)]
 
     @classmethod
     def fit(

@@ -127,3 +127,27 @@ def test_what_says_too_little_is_refused(at: np.ndarray) -> None:
         Renewal.fit(at, 100.0)
     with pytest.raises(InputError):
         WindowedRenewal.fit(at, 100.0)
+
+
+@pytest.mark.parametrize(
+    "laws",
+    [
+        "[]",
+        '[{"gaps":"gamma","shape":0,"windows":1}]',
+        '[{"gaps":"gamma","shape":1,"windows":0}]',
+    ],
+)
+def test_laws_that_make_no_sense_are_refused(laws: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(
+            f'{{"type":"windowed_renewal","window_s":600,"laws":{laws}}}', type=WindowedRenewal
+        )
+
+
+def test_a_stream_keeps_the_laws_of_its_windows() -> None:
+    regular, bursty = (Law(gaps="gamma", shape=s, windows=2) for s in (25.0, 0.1))
+    shape = WindowedRenewal(window_s=600.0, laws=(regular, bursty))
+    assert shape.windows == 4
+    assert [law.shape for law in shape.each(np.array([0, 1, 2, 3, 4, 7]))] == [
+        *(25.0, 25.0, 0.1, 0.1, 25.0, 0.1)
+    ]
