@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from servescope.analysis.arrivals import PROCESSES
 from servescope.analysis.metrics import METRICS
+from servescope.analysis.models.model import Model
 from servescope.analysis.profiles import PROFILES
 from servescope.cli.main import app
 from servescope.engine import SYSTEMS
@@ -89,6 +90,11 @@ def test_the_page_of_the_fidelity_is_fresh() -> None:
     assert text_of("reference/fidelity.md") == script.page(), (
         "run: python docs/fidelity_reference.py"
     )
+
+
+def test_the_page_of_the_presets_is_fresh() -> None:
+    script = load_script(DOCS / "presets_reference.py")
+    assert text_of("reference/presets.md") == script.page(), "run: python docs/presets_reference.py"
 
 
 def test_the_page_of_the_command_line_is_fresh() -> None:
@@ -276,6 +282,21 @@ def keys_of(struct: type[msgspec.Struct], above: str = "") -> dict[str, set[str]
 def test_every_metric_that_is_taken_from_a_server_is_listed() -> None:
     known = {*server_metrics.KNOWN, *server_metrics.KNOWN_NAMES, *server_metrics.SCHEMA}
     assert known <= names(text_of("reference/server-metrics.md"))
+
+
+def structs_in(kind: Any) -> set[type[msgspec.Struct]]:
+    """The structs that a type is made of, itself among them."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        fields = msgspec.structs.fields(kind)
+        return {kind}.union(*(structs_in(field.type) for field in fields))
+    return set().union(*(structs_in(part) for part in getattr(kind, "__args__", ())))
+
+
+def test_every_field_and_shape_of_a_model_file_is_listed() -> None:
+    found = structs_in(Model)
+    fields = {name for struct in found for name in struct.__struct_fields__}
+    tags = {str(struct.__struct_config__.tag) for struct in found if struct.__struct_config__.tag}
+    assert fields | tags <= names(text_of("reference/model-file.md"))
 
 
 def test_every_key_of_an_experiment_is_listed_in_its_table() -> None:
