@@ -8,6 +8,8 @@ cascade (Riedi et al. 1999) with beta-binomial splits.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ from servescope.analysis.models.splits import FAIR, Seen, Split, fitted, table
 from servescope.analysis.sample import Floats, Ints
 
 Keys = npt.NDArray[np.uint64]
+Above0 = Annotated[float, msgspec.Meta(gt=0)]
 
 WINDOW_S = 600.0
 _FINEST_S = 0.001
@@ -39,10 +42,10 @@ class Cascade(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     of them, shares vary less.
     """
 
-    width_s: float
-    rate_rps: float
+    width_s: Above0
+    rate_rps: Above0
     splits: tuple[Split, ...]
-    users: float = 1.0
+    users: Above0 = 1.0
 
     # --- fitting ---------------------------------------------------------------------------------
 
