@@ -231,6 +231,15 @@ def _number(x: float) -> str:
     return "-" if math.isnan(x) else f"{x:.3f}" if abs(x) < 10 else f"{x:.0f}"
 
 
+def _key(
+    task: Callable[..., dict[str, object]], arguments: tuple[object, ...]
+) -> tuple[str, object, object]:
+    """Return what a task's result is known by."""
+    kind = {held_out: "held out", rescaled: "rescaled"}.get(task, "in sample")
+    model = f"x{arguments[2]:g}" if task is rescaled else arguments[2]
+    return kind, arguments[1], model
+
+
 def _seeds(model: str, seeds: int) -> int:
     """Return how many draws to make: half as many of what is only there to be compared with."""
     return max(1, seeds // 2) if model in BASELINES else seeds
@@ -263,6 +272,10 @@ def main() -> None:
         if "rate" in kinds:
             tasks += [(rescaled, (path, name, factor, asked.seeds)) for factor in FACTORS]
     results = []
+    if asked.json and asked.json.exists():  # go on where an earlier run was stopped
+        results = json.loads(asked.json.read_text())
+    known = {(each["kind"], each["trace"], each["model"]) for each in results}
+    tasks = [task for task in tasks if _key(*task) not in known]
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
         pending = {pool.submit(task, *arguments): arguments[1:3] for task, arguments in tasks}
         for future in as_completed(pending):

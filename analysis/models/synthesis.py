@@ -34,6 +34,8 @@ from servescope.traces.schema import SCHEMA
 from servescope.traces.trace import Trace
 
 PIECE = 100_000  # calls that a piece holds about
+_SHARING = 2_000  # calls for which it is found out together what they share, at least
+_AHEAD = 64  # windows drawn at a time before the begin
 _BODIES = 1024  # programs whose calls are drawn together
 _NOT_REAL = "This is no real traffic: {name} was drawn from a model of {source}."
 
@@ -283,6 +285,9 @@ class _Drawn:
         self._schedule, self._shape = stream.arrivals.schedule, stream.arrivals.shape
         self._prefixes = stream.prefixes.begin(draws) if stream.prefixes else None
         self._single = stream.marks is not None
+        # windows are drawn so many at a time that what they share is found out for many calls
+        expected = max((stream.rate_rps or 1.0) * self._schedule.window_s, 1e-9)
+        self._step = math.ceil(_SHARING / expected) if stream.prefixes else 1
         self._next = 0  # window
         self._programs = 0  # that started in the windows before
         self._bodies: dict[int, pl.DataFrame] = {}
@@ -306,13 +311,13 @@ class _Drawn:
             self._programs = self._started(np.arange(first_needed))
         self._next = first_needed
         while self._next * self._schedule.window_s < start_s:
-            upto = min(start_s, (self._next + 64) * self._schedule.window_s)
-            self.until(upto)
+            self.until(min(start_s, (self._next + _AHEAD) * self._schedule.window_s))
 
     def until(self, end_s: float) -> pl.DataFrame:
         """Return the calls that arrive before a moment and were not returned yet, in order."""
         width = self._schedule.window_s
         upto = math.ceil(end_s / width - 1e-9)
+        upto = -(-upto // self._step) * self._step
         if upto > self._next:
             windows = np.arange(self._next, upto)
             self._next = upto
@@ -488,11 +493,12 @@ class _Drawn:
         assert self._prefixes is not None
         wanted = ("arrival_s", "input_tokens", "output_tokens", "program", "turn")
         seen = calls.select(name for name in wanted if name in calls.columns)
-        edges = calls["arrival_s"].search_sorted(windows * self._schedule.window_s).to_list()
+        first = windows[:: self._step]
+        edges = calls["arrival_s"].search_sorted(first * self._schedule.window_s).to_list()
         parts = [
-            self._prefixes.window(window, seen[begin:end])
+            self._prefixes.window(window // self._step, seen[begin:end])
             for window, begin, end in zip(
-                windows.tolist(), edges, [*edges[1:], calls.height], strict=True
+                first.tolist(), edges, [*edges[1:], calls.height], strict=True
             )
         ]
         return calls.with_columns(prefix_blocks=pl.concat(parts).cast(pl.List(pl.UInt64)))
