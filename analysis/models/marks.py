@@ -25,6 +25,8 @@ _LEAST = 0.004  # of a variance, below which a component is chance
 _MOST = 0.98  # of the variance that may be drift and memory
 _SEED = 11  # of the ranks of ties
 
+Name = tuple[str | None, str | None, str | None]  # model, class and status
+
 
 class Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A kind of call: what it asks and how it ends, its share, and how its lengths are.
@@ -65,7 +67,7 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def fit(
         cls,
         kind: Ints,
-        names: list[tuple[str | None, str | None, str | None]],
+        names: list[Name],
         inputs: Floats,
         outputs: Floats,
         window: Ints,
@@ -73,19 +75,25 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ) -> Marks:
         """Fit calls in order of arrival: their kind (an index of `names`), lengths and window.
 
-        A kind of fewer than twice `min_count` calls becomes part of the largest one.
+        Kinds of fewer than twice `min_count` calls become one, which keeps what all of them have in
+        common, or part of the largest one if they are fewer together.
         """
         sizes = np.bincount(kind, minlength=len(names))
         large = np.flatnonzero(sizes >= 2 * min_count)
-        if not len(large):
-            large = np.array([int(sizes.argmax())])
-        place = np.full(len(names), int(np.argmax(large == sizes.argmax())))
+        rare = np.flatnonzero((sizes > 0) & (sizes < 2 * min_count))
+        said_of = [names[each] for each in large.tolist()]
+        place = np.zeros(len(names), np.int64)
         place[large] = np.arange(len(large))
+        if not len(large) or sizes[rare].sum() >= 2 * min_count:
+            place[rare] = len(large)
+            said_of.append(_common([names[each] for each in rare.tolist()]))
+        else:
+            place[rare] = int(np.argmax(large == sizes.argmax()))
         kind = place[kind]
         rng = np.random.default_rng(_SEED)
         said, answered = np.empty(len(kind)), np.empty(len(kind))
         kinds = []
-        for number, old in enumerate(large.tolist()):
+        for number, (model, call_class, status) in enumerate(said_of):
             here = kind == number
             lengths = Lengths.fit(inputs[here], outputs[here], min_count)
             said[here], answered[here] = lengths.ranks(inputs[here], outputs[here], rng)
@@ -93,7 +101,6 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             followed = here[:-1]
             stays = float(here[1:][followed].mean()) if followed.any() else share
             again = (stays - share) / (1 - share) if share < 1 else 0.0
-            model, call_class, status = names[old]
             kinds.append(
                 Kind(
                     model=model,
@@ -211,6 +218,14 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
                 f" call, at the longest over {self.memories[-1].calls:g} calls."
             )
         return said
+
+
+def _common(names: list[Name]) -> Name:
+    """Return the model, class and status that all have, None where they differ."""
+    one, other, third = (
+        each[0] if len(set(each)) == 1 else None for each in zip(*names, strict=True)
+    )
+    return one, other, third
 
 
 def _autoregression(noise: Floats, calls: float) -> Floats:

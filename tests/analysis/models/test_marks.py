@@ -163,6 +163,18 @@ def test_rare_kinds_become_part_of_the_largest() -> None:
     assert marks.kinds[0].share == 1
 
 
+def test_rare_kinds_that_are_many_together_keep_what_they_have_in_common() -> None:
+    kind = np.repeat([0, 1, 2], [500, 15, 15])
+    names = [("big", "chat", "ok"), ("one", "chat", "ok"), ("two", "agent", "ok")]
+    ones, window = np.ones(530), np.zeros(530, np.int64)
+    marks = Marks.fit(kind, names, ones, ones, window, min_count=10)
+    assert [k.share for k in marks.kinds] == pytest.approx([500 / 530, 30 / 530])
+    assert [(k.model, k.call_class, k.status) for k in marks.kinds] == [
+        ("big", "chat", "ok"),
+        (None, None, "ok"),
+    ]
+
+
 def test_calls_of_one_kind_score_as_their_lengths() -> None:
     _, marks = three_kinds()
     inputs, outputs = np.full(10, 400.0), np.full(10, 50.0)
