@@ -13,6 +13,7 @@ from servescope.analysis.models.fitting import AUTO, fit
 from servescope.analysis.models.model import FORMAT, Model, Stream
 from servescope.analysis.models.presets import PRESETS, load_preset
 from servescope.analysis.models.servegen import of_pool
+from servescope.analysis.models.synthesis import tried
 from servescope.loadgen import generated
 from servescope.loadgen.experiment import ArrivalSpec, WorkloadSpec
 from servescope.traces import load
@@ -57,7 +58,7 @@ def open_model(source: str, *, clients: int | None = None) -> Model:
     if source.startswith(WORKLOAD):
         return of_workload(source.removeprefix(WORKLOAD))
     if path.is_file() and (path.suffix == SUFFIX or is_model(source)):
-        return Model.load(path)
+        return tried(Model.load(path))
     if path.exists() or _PATTERN & set(source):
         return of_pool(load(source), clients=clients)
     near = get_close_matches(source, PRESETS, n=3, cutoff=0.3) or list(PRESETS)

@@ -31,6 +31,7 @@ _ROUNDS = 3  # of calibration
 _DRAWN, _MOST_DRAWS = 150_000, 24  # calls of each, and how often the trace is drawn at most
 _SEED = 5
 _FEWEST = 10  # splits that are worth a look
+_TOLD = 0.1  # of the variance by chance, above which it is told that calls come in bursts
 _FEW = 2.0  # calls in a cell, above which a scale is kept whatever it says
 
 
@@ -179,10 +180,17 @@ class Cascade(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     def summary(self) -> str:
         """Say down to which scale calls come in bursts."""
-        if not self.splits:
+        bursty = []
+        for scale, split in enumerate(self.splits):
+            mean = np.array([self.rate_rps * self.width_s / 2**scale])
+            # how much more than by chance the shares of a cell of usual size vary
+            more = (mean - 1) / (split.concentration(mean[0], self.users, mean) + 1)
+            if not split.even and (more[0] > _TOLD or mean[0] < _FEW):
+                bursty.append(scale)
+        if not bursty:
             return f"Within {self.width_s:g} s calls come independently of each other."
-        finest = self.width_s / 2 ** len(self.splits)
-        return f"Calls come in bursts at every scale from {self.width_s:g} s to {finest:.2g} s."
+        first, finest = (self.width_s / 2**scale for scale in (bursty[0], bursty[-1] + 1))
+        return f"Calls come in bursts at scales from {first:.3g} s down to {finest:.2g} s."
 
 
 class _Cells:

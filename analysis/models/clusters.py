@@ -39,11 +39,11 @@ class Clusters(
     def fit(cls, arrivals: Floats, span_s: float, window_s: float = WINDOW_S) -> Clusters:
         """Fit size and spread by maximum likelihood at the rates of windows.
 
-        At most 3,072 arrivals are looked at, evenly spread; no cluster is spread over more than a
+        At most 6,144 arrivals are looked at, evenly spread; no cluster is spread over more than a
         window on average. Raises InputError of too few.
         """
         check_enough(arrivals, span_s)
-        cut = Stretches.of(arrivals, span_s, window_s, mean=32, most=3072)
+        cut = Stretches.of(arrivals, span_s, window_s, mean=32, most=6144)
         mean_s = 1 / float(cut.rate_rps.mean())
 
         def values(point: Floats) -> tuple[float, float]:

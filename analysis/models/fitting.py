@@ -69,9 +69,10 @@ def fit(
 
     `window_s` is the width of the windows whose rates are kept, by default about ten minutes, or
     so wide that they hold twenty programs; with `exact`, windows later hold just as many programs
-    as in the trace. `shape` names the family of arrivals within a window; "auto" chooses by
-    held-out log score. Nothing rests on fewer than `min_count` calls. Raises InputError for a trace
-    with fewer than 30 programs, and for one that does not say how long prompts and answers are.
+    as in the trace, as only the cascade can. `shape` names the family of arrivals within a window;
+    "auto" chooses by held-out log score. Nothing rests on fewer than `min_count` calls. Raises
+    InputError for a trace with fewer than 30 programs, and for one that does not say how long
+    prompts and answers are.
     """
     if min_count < 2:
         raise InputError(f"min_count cannot be {min_count}.", "Give 2 or more.")
@@ -86,7 +87,7 @@ def fit(
             "The trace does not say how long prompts and answers are.",
             "Give one that does; texts are counted with --tokenizer.",
         )
-    settings = _Settings(min_count, window_s, exact, shape)
+    settings = _Settings(min_count, window_s, exact, "cascade" if exact else shape)
     doubts: list[str] = []
     streams = tuple(
         _stream(part, demand, settings, doubts) for part in _populations(demand, min_count, doubts)

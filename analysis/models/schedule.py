@@ -52,6 +52,8 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
         Windows are as long that they hold twenty programs on average, and cut the span, or a day,
         into equal parts. Neighbours share their rate until they hold `min_count` together or none.
+        Unless they are `exact`, rates of windows that hold any are drawn to their mean, so that with
+        the chance that is added when a number of programs is drawn they vary as the trace does.
         """
         width = width_for(len(starts), span_s, window_s)
         many = max(1, math.ceil(span_s / width - 1e-6))
@@ -61,6 +63,8 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         covered = np.full(many, width)
         covered[-1] = span_s - (many - 1) * width
         rates = _shared(counts.astype(np.float64), covered, min_count)
+        if not exact:
+            rates = _calmed(rates, covered)
         return cls(window_s=width, rates_rps=all_rounded(rates), exact=exact)
 
     @property
@@ -125,6 +129,21 @@ def width_for(programs: int, span_s: float, window_s: float | None = None) -> fl
         return rounded(span_s / max(1, round(span_s / least)) * (1 + 2e-6))
     fitting = [DAY_S / parts for parts in _IN_A_DAY if DAY_S / parts >= least * 0.999]
     return fitting[0] if fitting else DAY_S * math.ceil(least / DAY_S)
+
+
+def _calmed(rates: Floats, covered: Floats) -> Floats:
+    """Return rates that vary less by the chance that comes on top when numbers are drawn."""
+    held = rates > 0
+    counts = (rates * covered)[held]
+    if len(counts) < 2:
+        return rates
+    mean = float(counts.sum() / covered[held].sum())
+    expected = mean * covered[held]
+    apart = float(((counts - expected) ** 2).sum())
+    kept = math.sqrt(max(0.0, 1 - float(expected.sum()) / apart)) if apart else 0.0
+    calmed = np.zeros(len(rates))
+    calmed[held] = mean + kept * (rates[held] - mean)
+    return calmed
 
 
 def _shared(counts: Floats, covered: Floats, min_count: int) -> npt.NDArray[np.float64]:

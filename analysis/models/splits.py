@@ -20,8 +20,8 @@ _STEP = 0.1  # between the logits of a mean share for which there are tables
 _STEPS = 15  # of them, on each side of 0
 # Of lean, spread and growth: where and how wide a prior holds them, and their bounds.
 _USUAL = np.array([0.0, 1.0, 0.7])
-_PRIOR_SD = np.array([0.3, 100.0, 0.7])
-_BOUNDS = ((-2, 2), (-5, 10), (-1, 3))
+_PRIOR_SD = np.array([0.3, 30.0, 0.7])
+_BOUNDS = np.array([(-2.0, -5.0, -1.0), (2.0, 10.0, 3.0)])
 
 
 class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -206,7 +206,8 @@ def fitted(seen: Seen, prior: float) -> Split:
     """
     left, number, size = seen.left, seen.number, seen.size
 
-    def loss(theta: Floats) -> tuple[float, Floats]:
+    def loss(point: Floats) -> tuple[float, Floats]:
+        theta = np.clip(point, *_BOUNDS)
         lean, spread, growth = theta
         share = special.expit(lean * seen.tilt)
         total = np.exp(np.clip(spread + growth * size, *SPREADS))
@@ -217,8 +218,8 @@ def fitted(seen: Seen, prior: float) -> Split:
         by_b = special.digamma(number - left + b) - special.digamma(b) - both
         by_lean = total * share * (1 - share) * seen.tilt * (by_a - by_b)
         by_log = a * by_a + b * by_b
-        off = (theta - _USUAL) / _PRIOR_SD
-        slopes = np.stack([by_lean, by_log, by_log * size]) @ seen.times
+        off = (point - _USUAL) / _PRIOR_SD
+        slopes = (point == theta) * (np.stack([by_lean, by_log, by_log * size]) @ seen.times)
         value_of_all = -float(value @ seen.times) + prior * float(off @ off) / 2
         return value_of_all, prior * off / _PRIOR_SD - slopes
 
@@ -226,11 +227,10 @@ def fitted(seen: Seen, prior: float) -> Split:
         loss,
         np.array([0.1, 1.0, 0.5]),
         jac=True,
-        method="L-BFGS-B",
-        bounds=_BOUNDS,
-        options={"maxiter": 50},
+        method="BFGS",  # of three numbers, where threads of a larger method would be in the way
+        options={"maxiter": 50, "gtol": 1e-2 * prior},
     )
-    lean, spread, growth = found.x.tolist()
+    lean, spread, growth = np.clip(found.x, *_BOUNDS).tolist()
     return _matched(seen, Split(lean=lean, spread=spread, growth=growth))
 
 

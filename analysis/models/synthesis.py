@@ -34,6 +34,7 @@ from servescope.traces.schema import SCHEMA
 from servescope.traces.trace import Trace
 
 PIECE = 100_000  # calls that a piece holds about
+_TRIED = 50.0  # calls that are drawn of a model to see whether they can be
 _SHARING = 2_000  # calls for which it is found out together what they share, at least
 _AHEAD = 64  # windows drawn at a time before the begin
 _BODIES = 1024  # programs whose calls are drawn together
@@ -237,6 +238,25 @@ def synthesize(
     Raises InputError where it is not known when programs start, or how long to go on.
     """
     return Synthesis(model, lasting(model, duration_s), seed, start_s).trace()
+
+
+def tried(model: Model) -> Model:
+    """Return a model that a few calls could be drawn from.
+
+    Raises InputError for one whose numbers were changed so that nothing can be.
+    """
+    try:
+        known = model.at_rate(1.0) if model.rate_rps is None else model
+        if known.rate_rps:
+            next(Synthesis(known, min(_TRIED / known.rate_rps, 86_400.0)).pieces(), None)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"Nothing can be drawn from the model {model.name}: {error or type(error).__name__}.",
+            "Undo what was changed in its file, or fit the trace again.",
+        ) from error
+    return model
 
 
 def on_own_clocks(model: Model, programs: int, seed: int = 0) -> Trace:

@@ -48,7 +48,7 @@ def test_neighbours_share_their_rate_until_they_hold_enough() -> None:
     """Of 4, 4, 4, 0, 0, 25 and 3 programs the first three share, and the last ones."""
     counts = [4, 4, 4, 0, 0, 25, 3]
     starts = np.concatenate([600 * k + np.linspace(1, 599, n) for k, n in enumerate(counts)])
-    schedule = Schedule.fit(starts, 4200.0, window_s=600.0, min_count=10)
+    schedule = Schedule.fit(starts, 4200.0, window_s=600.0, min_count=10, exact=True)
     rate = np.array(schedule.rates_rps) * 600
     assert rate == pytest.approx([4, 4, 4, 0, 0, 14, 14], rel=1e-4)
 
@@ -60,7 +60,7 @@ def test_no_rate_rests_on_few_programs() -> None:
         starts = np.concatenate(
             [60 * k + np.sort(rng.uniform(0, 60, n)) for k, n in enumerate(counts)]
         )
-        schedule = Schedule.fit(starts, 2400.0, window_s=60.0, min_count=10)
+        schedule = Schedule.fit(starts, 2400.0, window_s=60.0, min_count=10, exact=True)
         rates = np.array(schedule.rates_rps)
         assert rates.sum() * schedule.window_s == pytest.approx(len(starts), rel=1e-3)
         edges = np.flatnonzero(np.diff(rates)) + 1
@@ -121,3 +121,21 @@ def test_a_schedule_that_makes_no_sense_is_refused(window_s: float, rates: tuple
     with pytest.raises(InputError, match="windows longer than 0 s") as error:
         Schedule(window_s=window_s, rates_rps=rates)
     assert "window_s" in error.value.mend
+
+
+def test_drawn_counts_vary_as_those_of_the_trace_do() -> None:
+    """Poisson counts around counts would vary twice as much as a Poisson process does."""
+    ratios = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        starts = np.sort(rng.uniform(0, 60_000, 6000))
+        schedule = Schedule.fit(starts, 60_000.0)
+        windows = np.arange(100)
+        drawn = [schedule.counts(windows, [rng] * 100) for _ in range(20)]
+        ratios.append(np.var(drawn) / np.mean(drawn))
+    assert np.mean(ratios) == pytest.approx(1, abs=0.15)
+
+
+def test_windows_without_programs_stay_without() -> None:
+    starts = np.concatenate([np.linspace(0, 599, 300), np.linspace(1200, 1799, 200)])
+    assert Schedule.fit(starts, 1800.0).rates_rps[1] == 0
