@@ -52,8 +52,8 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
         Windows are as long that they hold twenty programs on average, and cut the span, or a day,
         into equal parts. Neighbours share their rate until they hold `min_count` together or none.
-        Unless they are `exact`, rates of windows that hold any are drawn to their mean, so that with
-        the chance that is added when a number of programs is drawn they vary as the trace does.
+        Unless they are `exact`, rates of windows that hold any are drawn to their mean, so that
+        with the chance that comes on top when a number is drawn they vary as the trace does.
         """
         width = width_for(len(starts), span_s, window_s)
         many = max(1, math.ceil(span_s / width - 1e-6))

@@ -14,7 +14,7 @@ DAY_S = 86_400.0
 def test_an_hour_is_cut_into_six_windows_that_have_their_rates() -> None:
     counts = [60, 600, 120, 30, 0, 90]
     starts = np.concatenate([600 * k + np.linspace(1, 599, n) for k, n in enumerate(counts)])
-    schedule = Schedule.fit(starts, 3600.0)
+    schedule = Schedule.fit(starts, 3600.0, exact=True)
     assert schedule.window_s == pytest.approx(600, rel=1e-5)
     assert schedule.rates_rps == pytest.approx([0.1, 1.0, 0.2, 0.05, 0.0, 0.15], rel=1e-4)
     assert schedule.mean_rps == pytest.approx(0.25, rel=1e-4)
@@ -137,5 +137,5 @@ def test_drawn_counts_vary_as_those_of_the_trace_do() -> None:
 
 
 def test_windows_without_programs_stay_without() -> None:
-    starts = np.concatenate([np.linspace(0, 599, 300), np.linspace(1200, 1799, 200)])
+    starts = np.concatenate([np.linspace(0, 599, 300), np.linspace(1201, 1799, 200)])
     assert Schedule.fit(starts, 1800.0).rates_rps[1] == 0
