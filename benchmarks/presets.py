@@ -3,7 +3,7 @@
     python benchmarks/presets.py DATA OUT [NAME ...]
 
 DATA is a folder with the sources laid out as in `PRESETS`, OUT is analysis/models/data. Prints how
-long each took to fit, without reading and scoring, and how large its file is.
+many seconds of CPU each took to fit, without reading and scoring, and how large its file is.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ PRESETS = {
 
 
 def made(name: str, source: Source, data: Path) -> tuple[Model, float]:
-    """Return a preset, scored against its trace, and the seconds that its fit took."""
+    """Return a preset, scored against its trace, and the CPU seconds that its fit took."""
     trace = load(data / source.path)
     demand = Demand.of(trace)
-    begun = time.perf_counter()
+    begun = time.process_time()
     model = fit(demand, name=name)
-    took_s = time.perf_counter() - begun
+    took_s = time.process_time() - begun
     about = msgspec.structs.replace(
         model.about,
         source=source.title,
