@@ -80,6 +80,11 @@ def fit(
         raise InputError(
             f"There is no arrival shape '{shape}'.", f"Known: {', '.join((AUTO, *SHAPES))}."
         )
+    if exact and shape not in (AUTO, "cascade"):
+        raise InputError(
+            f"The shape '{shape}' draws a number of programs of its own.",
+            "Leave out exact, or let the shape be cascade.",
+        )
     demand = source if isinstance(source, Demand) else Demand.of(source)
     _enough(len(demand))
     if not {"input_tokens", "output_tokens"} <= set(demand.columns):
