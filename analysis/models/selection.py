@@ -25,7 +25,7 @@ from servescope.traces.errors import InputError
 
 FOLDS = 3
 RESAMPLES = 99
-LEVEL = 0.05  # below which a shape is rejected
+LEVEL = 0.05  # at and below which a shape is rejected
 _NEARLY = 0.1  # of the best gain over Poisson: what is behind by less is as good
 _FEWEST_WINDOWS = 12  # that the span is cut into
 _SCORED = 20_000  # arrivals that a score looks at
@@ -168,7 +168,7 @@ def choose(
         if resamples and each.family not in tested:
             rng = np.random.default_rng((seed, list(candidates).index(each.family)))
             tested[each.family] = _goodness(candidates[each.family], cut, rng, resamples)
-        return tested.get(each.family, 1.0) >= LEVEL
+        return tested.get(each.family, 1.0) > LEVEL
 
     if test_all:
         for each in judged:
@@ -345,7 +345,7 @@ def _choice(
         said = (
             "best held-out score" if each is judged[0] else f"{behind:.3g} nats an arrival behind"
         )
-        if p is not None and p < LEVEL:
+        if p is not None and p <= LEVEL:
             said += f"; rejected, p = {p:.2g}"
         gain, error = (value / number for value in _difference(each, poisson))
         reach = error * float(special.stdtrit(max(1, len(each.scores) - 1), 0.975))
