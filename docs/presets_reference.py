@@ -49,7 +49,7 @@ _SCORES_HEAD = """\
 Scores of one draw of each, as long as its trace, against that trace; 0 is perfect, and a draw has luck.
 They are those of [`verify`](fidelity.md), and stand in the files as `about.fidelity`.
 [How faithful models are](../explanation/synthesis.md#how-faithful-it-is), with many draws, held out, and beside what real traffic differs from itself, is explained elsewhere.
-What has no rate is not scored.
+Where no rate is known, what does not depend on it is scored.
 
 """  # noqa: E501
 
