@@ -359,7 +359,7 @@ def _flat(stream: Stream) -> Stream:
         schedule = stream.arrivals.schedule.flat()
         changes["arrivals"] = _replace(stream.arrivals, schedule=schedule)
     if stream.marks is not None:
-        changes["marks"] = _replace(stream.marks, input_drift=(), output_drift=())
+        changes["marks"] = _replace(stream.marks, parts=1, input_drift=(), output_drift=())
     return _replace(stream, **changes)
 
 

@@ -22,6 +22,7 @@ from servescope.analysis.sample import Floats, Ints
 
 MEMORIES = (1.5, 6.0, 24.0, 96.0, 384.0)  # calls after which a component has faded to 1/e
 _LEAST = 0.004  # of a variance, below which a component is chance
+_IN_PART, _MOST_PARTS = 200, 16  # calls of a part of a window, and parts at most
 _MOST = 0.98  # of the variance that may be drift and memory
 _SEED = 11  # of the ranks of ties
 
@@ -54,12 +55,14 @@ class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Kinds and lengths of calls in the order in which they arrive.
 
-    `input_drift` and `output_drift` are the means of the normal scores in window after window, and
-    begin again where they end.
+    `input_drift` and `output_drift` are the means of the normal scores in part after part of window
+    after window, each of which has so many `parts` of as many calls; they begin again where they
+    end.
     """
 
     kinds: Annotated[tuple[Kind, ...], msgspec.Meta(min_length=1)]
     memories: tuple[Memory, ...] = ()
+    parts: Annotated[int, msgspec.Meta(ge=1)] = 1
     input_drift: tuple[float, ...] = ()
     output_drift: tuple[float, ...] = ()
 
@@ -112,15 +115,19 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
                 )
             )
         scores = np.stack([normal(said), normal(answered)])
-        sizes = np.bincount(window)
+        in_window = len(kind) / max(1, len(np.unique(window)))
+        parts = int(np.clip(in_window // max(_IN_PART, 20 * min_count), 1, _MOST_PARTS))
+        part = _part_of(window, parts)
         drifts = [
-            _drift(row, tokens, window, sizes, min_count, partial(_mean_at, kinds, place))
-            for place, (row, tokens) in enumerate(zip(scores, (inputs, outputs), strict=True))
+            _drift(row, tokens, part, min_count, partial(_mean_at, kinds, column))
+            for column, (row, tokens) in enumerate(zip(scores, (inputs, outputs), strict=True))
         ]
-        left = np.stack([row - drift[window] for row, drift in zip(scores, drifts, strict=True)])
+        sizes = np.maximum(np.bincount(part), 1)
+        left = np.stack([row - (np.bincount(part, row) / sizes)[part] for row in scores])
         return cls(
             kinds=tuple(kinds),
-            memories=_memories(left, len(kind) / max(1, len(np.unique(window)))),
+            memories=_memories(left, in_window / parts),
+            parts=parts,
             input_drift=all_rounded(drifts[0]) if drifts[0].any() else (),
             output_drift=all_rounded(drifts[1]) if drifts[1].any() else (),
         )
@@ -139,7 +146,9 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         held = np.arange(drawn.shape[2]) < counts[:, None]
         for row, (rng, count) in enumerate(zip(rngs, counts.tolist(), strict=True)):
             drawn[:, row, :count] = rng.standard_normal((rows, count))
-        scores = self._scores(drawn, windows)
+        place = np.arange(drawn.shape[2]) * self.parts // np.maximum(counts, 1)[:, None]
+        part = windows[:, None] * self.parts + np.minimum(place, self.parts - 1)
+        scores = self._scores(drawn, part)
         said, answered = (special.ndtr(score[held]) for score in scores)
         kind = self._kinds(special.ndtr(drawn[-2:]), held)
         inputs, outputs = np.empty(len(kind)), np.empty(len(kind))
@@ -148,8 +157,8 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             inputs[here], outputs[here] = each.lengths.at(said[here], answered[here])
         return kind, inputs, outputs
 
-    def _scores(self, drawn: Floats, windows: Ints) -> tuple[Floats, Floats]:
-        """Return the normal scores of prompts and answers: shape (windows, calls)."""
+    def _scores(self, drawn: Floats, part: Ints) -> tuple[Floats, Floats]:
+        """Return the normal scores of prompts and answers: shape (windows, calls), as `part`."""
         drifts = [np.array(drift or (0.0,)) for drift in (self.input_drift, self.output_drift)]
         kept = [sum(m.inputs for m in self.memories), sum(m.outputs for m in self.memories)]
         white = [
@@ -162,7 +171,7 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         against = float(np.clip(-shared / np.sqrt(white[0] * white[1]), -1, 1))
         other = against * drawn[0] + np.sqrt(1 - against**2) * drawn[1]
         found = [
-            drift[windows % len(drift)][:, None] + np.sqrt(own) * noise
+            drift[part % len(drift)] + np.sqrt(own) * noise
             for drift, own, noise in zip(drifts, white, (drawn[0], other), strict=True)
         ]
         for number, memory in enumerate(self.memories):
@@ -236,22 +245,29 @@ def _autoregression(noise: Floats, calls: float) -> Floats:
     return np.asarray(signal.lfilter([1.0], [1.0, -fade], driven, axis=1))
 
 
+def _part_of(window: Ints, parts: int) -> Ints:
+    """Return the part, counted over all windows, that each of the calls, in order, is in."""
+    sizes = np.bincount(window)
+    number = np.arange(len(window)) - (np.cumsum(sizes) - sizes)[window]
+    return np.asarray(window * parts + number * parts // sizes[window])
+
+
 def _drift(
     scores: Floats,
     tokens: Floats,
-    window: Ints,
-    sizes: Ints,
+    part: Ints,
     min_count: int,
     mean_at: Callable[[Floats, float], Floats],
 ) -> Floats:
-    """Return the shift of the scores of each window that gives it the mean length it has.
+    """Return the shift of the scores of each part that gives it the mean length it has.
 
     It is drawn to 0 as far as it may be chance. `mean_at` says which mean (tokens) a shift makes.
     """
+    sizes = np.bincount(part)
     known = sizes >= 3 * min_count
     if known.sum() < 2:
         return np.zeros(len(sizes))
-    means = np.bincount(window, scores, len(sizes))[known] / sizes[known]
+    means = np.bincount(part, scores, len(sizes))[known] / sizes[known]
     spread = float(np.mean(means**2))
     kept = max(0.0, 1 - float(np.mean(1 / sizes[known])) / spread) if spread else 0.0
     if not kept:
@@ -259,7 +275,7 @@ def _drift(
     shifts = np.linspace(-2, 2, 81)
     made = mean_at(shifts, min(kept * spread, _MOST))
     whole = float(tokens.mean())
-    wanted = np.bincount(window, tokens, len(sizes))[known] / sizes[known]
+    wanted = np.bincount(part, tokens, len(sizes))[known] / sizes[known]
     found = np.zeros(len(sizes))
     found[known] = np.interp(whole + kept * (wanted - whole), made, shifts)
     return found
