@@ -14,6 +14,8 @@ from servescope.analysis.demand import Demand
 from servescope.analysis.models.agents import Agents
 from servescope.analysis.models.cascade import Cascade
 from servescope.analysis.models.clients import Clients
+from servescope.analysis.models.drawing import Drawing
+from servescope.analysis.models.draws import Draws
 from servescope.analysis.models.failures import Failures
 from servescope.analysis.models.marks import Marks
 from servescope.analysis.models.model import About, Arrivals, Blocks, Candidate, Model, Stream
@@ -25,11 +27,17 @@ from servescope.analysis.models.selection import choose
 from servescope.analysis.models.shapes import SHAPES, AnyShape
 from servescope.analysis.sample import Floats, Ints
 from servescope.traces.errors import InputError
+from servescope.traces.schema import SCHEMA
 from servescope.traces.status import OK
 from servescope.traces.trace import Trace
 
 AUTO = "auto"
 _RESAMPLES = 39  # of a test of goodness of fit, so that 5 % can be told
+_CALIBRATED = 25_000  # calls that prefixes are drawn for again and again
+_CALIBRATING = 1_000_003  # stream that no draw of a model has
+_CALLS = pl.Schema(
+    {name: SCHEMA[name] for name in ("call_id", "arrival_s", "input_tokens", "output_tokens")}
+)
 _FEWEST = 30  # programs that a model may be learnt from
 _OWN_STREAM = 500  # calls of a client that has a stream of its own
 _MOST_CLIENTS = 32  # with streams of their own
@@ -195,7 +203,7 @@ def _stream(part: _Population, demand: Demand, settings: _Settings, doubts: list
         _enough(calls.height)
         doubts.append(NO_TIMES)
     kind, names = _kinds(calls)
-    return Stream(
+    stream = Stream(
         name=part.name,
         arrivals=arrivals,
         marks=Marks.fit(
@@ -208,8 +216,9 @@ def _stream(part: _Population, demand: Demand, settings: _Settings, doubts: list
         ),
         client=part.client,
         clients=part.clients,
-        **_sharing(part.demand, demand, settings, doubts),
     )
+    sharing = _sharing(part.demand, demand, settings, doubts, stream if arrivals else None)
+    return msgspec.structs.replace(stream, **sharing)
 
 
 def _of_programs(part: _Population, settings: _Settings, doubts: list[str]) -> Stream:
@@ -324,15 +333,32 @@ def _tokens(calls: pl.DataFrame, name: str) -> Floats:
     return calls[name].fill_null(0).cast(pl.Float64).to_numpy()
 
 
-def _sharing(part: Demand, whole: Demand, settings: _Settings, doubts: list[str]) -> dict[str, Any]:
-    """Return the fields of a stream that say what its prompts share."""
+def _sharing(
+    part: Demand,
+    whole: Demand,
+    settings: _Settings,
+    doubts: list[str],
+    stream: Stream | None = None,
+) -> dict[str, Any]:
+    """Return the fields of a stream that say what its prompts share.
+
+    It is calibrated on calls of the stream, if that is given: those will be what shares.
+    """
     if "prefix_blocks" not in whole.trace.columns:
         return {}
     if part is not whole:
         doubts.append("What prompts share is not learnt where clients have streams of their own.")
         return {}
+    drawn = None
+    if stream is not None:
+        lasts = min(whole.span_s, _CALIBRATED * whole.span_s / len(whole))
+
+        def drawn(turn: int) -> tuple[Floats, Ints]:
+            calls = Drawing(stream, Draws(turn, _CALIBRATING), _CALLS).until(lasts)
+            return calls["arrival_s"].to_numpy(), calls["input_tokens"].to_numpy()
+
     about = whole.about
     return {
-        "prefixes": Prefixes.fit(whole, settings.min_count),
+        "prefixes": Prefixes.fit(whole, settings.min_count, drawn),
         "blocks": Blocks(tokens=about.block_tokens, rule=about.block_rule, scope=about.block_scope),
     }

@@ -8,7 +8,9 @@ to these rates (the stochastic declustering of Zhuang, Ogata and Vere-Jones 2002
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -36,6 +38,9 @@ _REDRAWS = (3, 24)  # times, at least and at most
 _BY_BLOCKS = 0.75  # power of the shared blocks that ages count by there: between calls and blocks
 _FEW = 0.2  # share of the prompts that go on, below which rare growths are left out
 _ROUNDS = 20  # of the product of rates, by then still
+
+
+Drawn: TypeAlias = Callable[[int], tuple[Floats, Ints]]
 
 
 class Prefixes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -69,15 +74,21 @@ class Prefixes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     turns: Turns | None
 
     @classmethod
-    def fit(cls, source: Trace | Demand, min_count: int = MIN_COUNT) -> Prefixes:
-        """Learn from a trace; raises InputError of one without prefix blocks or with too few."""
+    def fit(
+        cls, source: Trace | Demand, min_count: int = MIN_COUNT, drawn: Drawn | None = None
+    ) -> Prefixes:
+        """Learn from a trace; raises InputError of one without prefix blocks or with too few.
+
+        `drawn` makes calls like those that prefixes will be drawn for, by a number: when they come
+        (s) and their prompts (tokens). By default it is calibrated on the calls of the trace.
+        """
         seen = _Seen.of(source if isinstance(source, Demand) else Demand.of(source))
         if len(seen.sizes) < min_count:
             raise InputError(
                 f"Of only {len(seen.sizes)} calls prefix blocks are known.",
                 f"A model of prefixes rests on {min_count} calls at least.",
             )
-        return _fitted(seen, min_count)
+        return _fitted(seen, min_count, drawn)
 
     def begin(self, draws: Draws) -> Growing:
         """Return prompts before the first window."""
@@ -263,7 +274,7 @@ def _leading(same: Flags) -> int:
     return first if not same[first] else len(same)
 
 
-def _fitted(seen: _Seen, min_count: int) -> Prefixes:
+def _fitted(seen: _Seen, min_count: int, drawn: Drawn | None) -> Prefixes:
     owner, shared, own = seen.origins()
     count = len(seen.sizes)
     nodes: list[tuple[int, int]] = []
@@ -304,40 +315,55 @@ def _fitted(seen: _Seen, min_count: int) -> Prefixes:
     )
     if chains is None:
         return model
-    return _calibrated(model, seen, np.where(new, -1, owner), shared, min_count)
+    return _calibrated(model, seen, np.where(new, -1, owner), shared, min_count, drawn)
 
 
 def _calibrated(
-    model: Prefixes, seen: _Seen, owner: Ints, shared: Ints, min_count: int
+    model: Prefixes,
+    seen: _Seen,
+    owner: Ints,
+    shared: Ints,
+    min_count: int,
+    calls: Drawn | None,
 ) -> Prefixes:
     """Return the model with rates at which as much is shared as was, and as soon.
 
-    What it draws for the very calls it was fitted to is compared with them: the blocks shared by
-    the length of prompts and by parts of the trace, the ages by parts (simulated moments, McFadden
-    1989). Steps grow smaller, and the later half of them is averaged (Polyak and Juditsky 1992).
+    What it draws for the very calls it was fitted to, or for `calls` that are drawn themselves, is
+    compared with them: the blocks shared by the length of prompts and by parts of the trace, the
+    ages by parts (simulated moments, McFadden 1989). Steps grow smaller, and the later half of them
+    is averaged (Polyak and Juditsky 1992).
     """
     chains = model.chains
     assert chains is not None
     count = min(len(seen.sizes), _CALIBRATED)
     sizes, when, before = seen.sizes[:count], seen.when[:count], seen.before[:count]
     owner, shared = owner[:count], shared[:count]
-    since = when - when[0]
     edges = _edges(sizes, 5 * min_count, _BINS)
-    of_size = np.searchsorted(edges, sizes, side="right") - 1
-    of_part = np.searchsorted(model.fresh_trend.edges, since, side="right") - 1
-    period = np.searchsorted(chains.parts, since, side="right")
     ends = [hazard.edges for hazard in chains.hazard]
     cuts = np.cumsum([len(hazard.values) for hazard in chains.hazard])[:-1]
 
-    def soon(origin: Ints, blocks: Ints) -> Floats:
+    def soon(when: Floats, origin: Ints, blocks: Ints) -> Floats:
         """Return how much is gone on with at each age in each part."""
         found = np.empty(0)
+        period = np.searchsorted(chains.parts, when - when[0], side="right")
         for part, bounds in enumerate(ends):
             here = (origin >= 0) & (period == part)
             ages = (when - when[origin])[here]
             weights = blocks[here] ** _BY_BLOCKS
             found = np.append(found, np.histogram(ages, bounds, weights=weights)[0] + 1.0)
         return found
+
+    def lacking(when: Floats, sizes: Ints, blocks: Ints) -> tuple[Floats, Floats]:
+        """Return the log odds of sharing no block, by length and by part of the trace."""
+        of_size = np.searchsorted(edges, sizes, side="right") - 1
+        of_part = np.searchsorted(model.fresh_trend.edges, when - when[0], side="right") - 1
+        return tuple(
+            _lacking(np.clip(group, 0, many - 1), blocks, sizes, many)
+            for group, many in (
+                (of_size, len(edges) - 1),
+                (of_part, len(model.fresh_trend.values)),
+            )
+        )  # type: ignore[return-value]
 
     def turned(logs: tuple[Floats, Floats, Floats]) -> Prefixes:
         """Return the model with these odds, trend and hazards, all as logarithms."""
@@ -362,16 +388,24 @@ def _calibrated(
         np.log(_some(np.array(model.fresh_trend.values))),
         np.log(_some(hazards)),
     )
-    wanted, late = soon(owner, shared), []
+    wanted, late = soon(when, owner, shared), []
+    lacks = lacking(when, sizes, shared)
     times = int(np.clip(_DRAWN // count, *_REDRAWS))
     for turn in range(times):
         step = 0.5 / (1 + turn) ** 0.5
-        origin, drawn = turned(logs).begin(Draws(turn)).shared(when, sizes, before)
+        now = turned(logs)
+        if calls is not None:
+            when, prompts = calls(turn)
+            when = when[:count]
+            sizes = now.blocks(prompts[:count], np.random.default_rng(turn))
+            before = np.full(len(when), -1, np.int64)
+        origin, drawn = now.begin(Draws(turn)).shared(when, sizes, before)
         odds, trend, hazard = logs
+        got = lacking(when, sizes, drawn)
         logs = (
-            odds + step * _odds(of_size, shared, drawn, sizes, len(odds)),
-            trend + step * _odds(of_part, shared, drawn, sizes, len(trend)),
-            hazard + step * np.clip(np.log(wanted / soon(origin, drawn)), -1.5, 1.5),
+            odds + step * np.clip(lacks[0] - got[0], -1.5, 1.5),
+            trend + step * np.clip(lacks[1] - got[1], -1.5, 1.5),
+            hazard + step * np.clip(np.log(wanted / soon(when, origin, drawn)), -1.5, 1.5),
         )
         if turn >= times // 2:
             late.append(logs)
@@ -379,11 +413,10 @@ def _calibrated(
     return turned((odds, trend, hazard))
 
 
-def _odds(group: Ints, real: Ints, drawn: Ints, sizes: Ints, count: int) -> Floats:
-    """Return the logarithm of what the odds of sharing no block lack, group by group."""
-    every, wanted, got = (np.bincount(group, x, count) + 1.0 for x in (sizes, real, drawn))
-    ratio = (every - wanted + 1.0) / wanted * got / (every - got + 1.0)
-    return np.asarray(np.clip(np.log(ratio), -1.5, 1.5))
+def _lacking(group: Ints, shared: Ints, sizes: Ints, count: int) -> Floats:
+    """Return the log odds of a block not to be shared, group by group."""
+    every, found = (np.bincount(group, x, count) + 1.0 for x in (sizes, shared))
+    return np.asarray(np.log((every - found + 1.0) / found))
 
 
 def _forks(
