@@ -97,7 +97,7 @@ def test_drift_from_window_to_window_is_found_again() -> None:
     shift = 0.7 * np.sin(np.arange(WINDOWS))
     x, y = rng(1).normal(size=(2, CALLS))
     marks = fitted(x + shift[WINDOW], y)
-    assert len(marks.input_drift) == WINDOWS
+    assert len(marks.input_drift) == WINDOWS * marks.parts
     assert np.abs(marks.output_drift or (0.0,)).max() < 0.05
     real = lengths(x + shift[WINDOW], y)[0].reshape(WINDOWS, -1).mean(axis=1)
     found = drawn(marks)[1].reshape(WINDOWS, -1).mean(axis=1)
