@@ -297,8 +297,8 @@ def _mean_at(kinds: list[Kind], place: int, shifts: Floats, variance: float) -> 
 def _memories(scores: Floats, in_window: float) -> tuple[Memory, ...]:
     """Return the components whose sums over blocks of calls vary as those of two series do.
 
-    Blocks of 2, 4, ... calls are looked at, up to a sixth of a part. None remembers for more than an
-    eighth of a part: beyond, there is drift.
+    Blocks of 2, 4, ... calls are looked at, up to a sixth of a part. None remembers for more than
+    an eighth of a part: beyond, there is drift.
     """
     count = scores.shape[1]
     sizes = 2 ** np.arange(1, 11)
