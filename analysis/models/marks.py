@@ -21,6 +21,7 @@ from servescope.analysis.models.quantiles import MIN_COUNT, Share, all_rounded, 
 from servescope.analysis.sample import Floats, Ints
 
 MEMORIES = (1.5, 6.0, 24.0, 96.0, 384.0)  # calls after which a component has faded to 1/e
+_WORTH = 0.005  # of the variance of prompts, from which memory is told of
 _LEAST = 0.004  # of a variance, below which a component is chance
 _IN_PART, _MOST_PARTS = 200, 16  # calls of a part of a window, and parts at most
 _MOST = 0.98  # of the variance that may be drift and memory
@@ -220,8 +221,8 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
                 f"{' '.join(named) or 'calls'}: {100 * kind.share:.3g} %, on average"
                 f" {kind.lengths.inputs.mean:,.0f} tokens in and {answers:,.0f} out."
             )
-        if self.memories:
-            kept = sum(memory.inputs for memory in self.memories)
+        kept = sum(memory.inputs for memory in self.memories)
+        if kept >= _WORTH:
             said.append(
                 f"Of the variance of prompts' scores {100 * kept:.2g} % is remembered from call to"
                 f" call, at the longest over {self.memories[-1].calls:g} calls."
