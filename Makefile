@@ -13,6 +13,9 @@ demo: .venv/core
 TIMED := $(addprefix tests/loadgen/test_,real_traces.py runner.py calibrate.py resume.py crew.py worker.py) \
 	tests/cli/test_interrupt.py
 
+# All cores are busy with tests: threads of numpy's own would only be in their way.
+test: export OMP_NUM_THREADS = 1
+test: export OPENBLAS_NUM_THREADS = 1
 test: .venv/dev
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal --cov --cov-report= \
 		tests $(TIMED:%=--ignore %)
