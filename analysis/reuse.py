@@ -55,7 +55,7 @@ class Reuse:
         """Add the next prompt."""
         now = len(self.blocks)
         last = self._last[ids]
-        hit = _leading(last >= 0)
+        hit = leading(last >= 0)
         self.blocks.append(len(ids))
         self.hit_blocks.append(hit)
         self.age.append(now - int(last[0]) if hit else -1)
@@ -184,9 +184,22 @@ class Reuse:
         }
 
 
-def _leading(seen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
+def leading(seen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
     """Return the length of the leading run of True."""
     if not len(seen) or not seen[0]:
         return 0
     first = int(seen.argmin())
     return first if not seen[first] else len(seen)
+
+
+def numbered(ids: Ints) -> tuple[Ints, int]:
+    """Return ids as numbers from 0 in their order, and how many different ones there are."""
+    if not len(ids):
+        return ids.astype(np.int64), 0
+    if int(ids.max()) < 4 * len(ids) + 1_000_000:  # a table of flags is far faster than a sort
+        held = np.zeros(int(ids.max()) + 1, np.int32)
+        held[ids] = 1
+        number = np.cumsum(held, dtype=np.int32) - 1
+        return number[ids].astype(np.int64), int(number[-1]) + 1
+    distinct, place = np.unique(ids, return_inverse=True)
+    return place, len(distinct)

@@ -12,7 +12,7 @@ from servescope.analysis.concentration import Concentration
 from servescope.analysis.demand import Demand
 from servescope.analysis.findings import Findings, Statistic, TableOf
 from servescope.analysis.intervals import believed, of_sums
-from servescope.analysis.reuse import Reuse
+from servescope.analysis.reuse import Reuse, numbered
 from servescope.analysis.sample import Ints, Sample, in_sections, sums_in
 from servescope.analysis.server_shape import ServerShape
 from servescope.traces.provenance import Provenance
@@ -168,8 +168,8 @@ def prompts_of(demand: Demand) -> tuple[Iterator[Ints], pl.Series, int]:
     ends = np.cumsum(size)
     if local:
         _, home = np.unique(np.concatenate(homes), return_inverse=True)
-        flat = np.repeat(home, size) + _numbered(flat)[0] * (home.max() + 1)
-    place, most = _numbered(flat)
+        flat = np.repeat(home, size) + numbered(flat)[0] * (home.max() + 1)
+    place, most = numbered(flat)
     at = pl.concat(when)
     order = np.arange(len(size))
     if demand.timed and at.null_count() == 0 and not at.is_sorted():
@@ -177,19 +177,6 @@ def prompts_of(demand: Demand) -> tuple[Iterator[Ints], pl.Series, int]:
     begins = ends - size
     prompts = (place[begins[k] : ends[k]] for k in order.tolist())
     return prompts, at.gather(pl.Series(order)), most
-
-
-def _numbered(ids: Ints) -> tuple[Ints, int]:
-    """Return ids as numbers from 0 in their order, and how many different ones there are."""
-    if not len(ids):
-        return ids.astype(np.int64), 0
-    if int(ids.max()) < 4 * len(ids) + 1_000_000:  # a table of flags is far faster than a sort
-        held = np.zeros(int(ids.max()) + 1, np.int32)
-        held[ids] = 1
-        number = np.cumsum(held, dtype=np.int32) - 1
-        return number[ids].astype(np.int64), int(number[-1]) + 1
-    distinct, place = np.unique(ids, return_inverse=True)
-    return place, len(distinct)
 
 
 def _curve(

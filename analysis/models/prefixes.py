@@ -9,16 +9,15 @@ to these rates (the stochastic declustering of Zhuang, Ogata and Vere-Jones 2002
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
 import numpy as np
-import polars as pl
 
 from servescope.analysis.demand import Demand
 from servescope.analysis.models.draws import Draws
 from servescope.analysis.models.growing import Growing
+from servescope.analysis.models.prompts import Prompts
 from servescope.analysis.models.quantiles import MIN_COUNT, Quantiles, all_rounded, rounded
 from servescope.analysis.models.sharing import Chains, Forks, Popular, Steps, Turns
 from servescope.analysis.sample import Floats, Ints
@@ -82,7 +81,7 @@ class Prefixes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         `drawn` makes calls like those that prefixes will be drawn for, by a number: when they come
         (s) and their prompts (tokens). By default it is calibrated on the calls of the trace.
         """
-        seen = _Seen.of(source if isinstance(source, Demand) else Demand.of(source))
+        seen = Prompts.of(source if isinstance(source, Demand) else Demand.of(source))
         if len(seen.sizes) < min_count:
             raise InputError(
                 f"Of only {len(seen.sizes)} calls prefix blocks are known.",
@@ -140,141 +139,7 @@ class Prefixes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 # --- what is learnt -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """The prompts of a trace in order of arrival, as numbers of blocks end to end in `flat`.
-
-    `before` is the row of the call before in the same program, -1 for none; `timed` says whether
-    `when` (s) is a clock of all calls, `local` whether blocks are shared within programs only.
-    """
-
-    flat: Ints
-    sizes: Ints
-    when: Floats
-    tokens: Ints
-    before: Ints
-    most: int
-    timed: bool
-    local: bool
-    block_tokens: int | None
-    rule: str
-
-    @classmethod
-    def of(cls, demand: Demand) -> _Seen:
-        trace, about = demand.trace, demand.about
-        if "prefix_blocks" not in trace.columns:
-            raise InputError(
-                "The trace does not say which prompts share a prefix.",
-                "Fit a model without prefixes, or take a trace with prefix blocks.",
-            )
-        there = [
-            name
-            for name in ("arrival_s", "program_id", "turn", "input_tokens", "prefix_blocks")
-            if name in trace.columns
-        ]
-        rows = pl.concat(list(trace.batches(*there)))
-        rows = rows.filter(pl.col("prefix_blocks").is_not_null())
-        rows = rows.with_columns(pl.col("prefix_blocks").list.unique(maintain_order=True))
-        local = about.block_scope == "program" and "program_id" in there
-        timed = demand.timed and not local and rows["arrival_s"].null_count() == 0
-        if timed:
-            rows = rows.sort("arrival_s", maintain_order=True)
-        count = rows.height
-        sizes = rows["prefix_blocks"].list.len().to_numpy().astype(np.int64)
-        ids = rows["prefix_blocks"].filter(rows["prefix_blocks"].list.len() > 0).explode()
-        if not len(ids):
-            raise InputError(
-                "No prompt of the trace has a prefix block.",
-                "Fit a model without prefixes, or take a trace with prefix blocks.",
-            )
-        flat, most = _numbered(ids)
-        before = np.full(count, -1, np.int64)
-        if "program_id" in there and rows["program_id"].null_count() < count:
-            home = rows["program_id"].rank("dense").fill_null(0).to_numpy().astype(np.int64)
-            if local:
-                flat, most = _numbered(pl.Series(np.repeat(home, sizes) * most + flat))
-            order = np.argsort(home, kind="stable")
-            same = (home[order][1:] == home[order][:-1]) & (home[order][1:] > 0)
-            before[order[1:][same]] = order[:-1][same]
-        return cls(
-            flat=flat,
-            sizes=sizes,
-            when=rows["arrival_s"].to_numpy() if timed else np.arange(count, dtype=np.float64),
-            tokens=rows["input_tokens"].fill_null(0).to_numpy().astype(np.int64),
-            before=before,
-            most=most,
-            timed=timed,
-            local=local,
-            block_tokens=about.block_tokens,
-            rule=about.block_rule or "ceil",
-        )
-
-    def origins(self) -> tuple[Ints, Ints, Ints]:
-        """Return which earlier prompt had the last block that was hit, and how many were.
-
-        Rows of -1 and 0 for none; third, how many blocks a prompt shares with `before`.
-        """
-        last = np.full(self.most, -1, np.int64)
-        count = len(self.sizes)
-        owner = np.full(count, -1, np.int64)
-        shared, own = np.zeros(count, np.int64), np.zeros(count, np.int64)
-        ends = np.cumsum(self.sizes)
-        begins = (ends - self.sizes).tolist()
-        before = self.before.tolist()
-        flat = self.flat
-        for row, (begin, end) in enumerate(zip(begins, ends.tolist(), strict=True)):
-            prompt = flat[begin:end]
-            found = last[prompt]
-            hit = _leading(found >= 0)
-            if hit:
-                owner[row], shared[row] = found[hit - 1], hit
-            if before[row] >= 0:
-                start = begins[before[row]]
-                most = min(end - begin, int(self.sizes[before[row]]))
-                own[row] = _leading(flat[start : start + most] == prompt[:most])
-            last[prompt] = row
-        return owner, shared, own
-
-    def popular(self, min_visits: int) -> tuple[list[tuple[int, int]], Ints, Ints]:
-        """Return the tree of the prefixes with so many visits or more, level by level.
-
-        Its nodes as (parent, level from 1), and of every prompt the last node and its level.
-        """
-        begins = np.cumsum(self.sizes) - self.sizes
-        at = np.full(len(self.sizes), -1, np.int64)
-        depth = np.zeros(len(self.sizes), np.int64)
-        nodes: list[tuple[int, int]] = []
-        alive = np.arange(len(self.sizes))
-        level = 0
-        while len(alive := alive[self.sizes[alive] > level]) >= min_visits:
-            key = (at[alive] + 1) * self.most + self.flat[begins[alive] + level]
-            _, first, place, visits = np.unique(
-                key, return_index=True, return_inverse=True, return_counts=True
-            )
-            often = visits >= min_visits
-            number = np.where(often, np.cumsum(often) - 1 + len(nodes), -1)
-            level += 1
-            nodes += [(int(at[alive[first[k]]]), level) for k in np.flatnonzero(often).tolist()]
-            alive, node = alive[often[place]], number[place][often[place]]
-            at[alive], depth[alive] = node, level
-        return nodes, at, depth
-
-
-def _numbered(ids: pl.Series) -> tuple[Ints, int]:
-    """Return ids as numbers from 0, and how many different ones there are."""
-    number = ids.rank("dense").to_numpy().astype(np.int64) - 1
-    return number, int(number.max()) + 1
-
-
-def _leading(same: Flags) -> int:
-    """Return the length of the leading run of True."""
-    if not len(same):
-        return 0
-    first = int(same.argmin())
-    return first if not same[first] else len(same)
-
-
-def _fitted(seen: _Seen, min_count: int, drawn: Drawn | None) -> Prefixes:
+def _fitted(seen: Prompts, min_count: int, drawn: Drawn | None) -> Prefixes:
     owner, shared, own = seen.origins()
     count = len(seen.sizes)
     nodes: list[tuple[int, int]] = []
@@ -320,7 +185,7 @@ def _fitted(seen: _Seen, min_count: int, drawn: Drawn | None) -> Prefixes:
 
 def _calibrated(
     model: Prefixes,
-    seen: _Seen,
+    seen: Prompts,
     owner: Ints,
     shared: Ints,
     min_count: int,
@@ -420,7 +285,7 @@ def _lacking(group: Ints, shared: Ints, sizes: Ints, count: int) -> Floats:
 
 
 def _forks(
-    seen: _Seen, owner: Ints, shared: Ints, new: Flags, forked: Flags, min_count: int
+    seen: Prompts, owner: Ints, shared: Ints, new: Flags, forked: Flags, min_count: int
 ) -> Forks:
     """Return how new conversations begin as an earlier prompt does, if not a popular one."""
     edges = _edges(seen.sizes[forked], min_count, _BINS)
@@ -439,7 +304,7 @@ def _forks(
     )
 
 
-def _counted(seen: _Seen, min_count: int) -> tuple[tuple[float, ...], tuple[Quantiles, ...]]:
+def _counted(seen: Prompts, min_count: int) -> tuple[tuple[float, ...], tuple[Quantiles, ...]]:
     """Return the quantiles of the blocks of prompts, unless their tokens say how many."""
     if seen.block_tokens and seen.rule in ("ceil", "floor"):
         return (), ()
@@ -536,7 +401,7 @@ def _again(node: Ints, later: Flags, before: Ints, min_count: int) -> float:
 
 
 def _turns(
-    seen: _Seen, shared: Ints, own: Ints, depth: Ints, min_count: int
+    seen: Prompts, shared: Ints, own: Ints, depth: Ints, min_count: int
 ) -> tuple[Turns | None, Flags]:
     """Return how turns go on, and which calls do: those that share most with the turn before."""
     later = seen.before >= 0
@@ -567,7 +432,7 @@ def _share(
 
 
 def _chains(
-    seen: _Seen,
+    seen: Prompts,
     owner: Ints,
     shared: Ints,
     may: Flags,
