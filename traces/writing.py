@@ -25,6 +25,17 @@ def beside(path: Path, table: str) -> Path:
     return path.with_name(f"{path.stem}.{table}.parquet")
 
 
+def refuse(path: Path, *, overwrite: bool = False) -> None:
+    """Raise InputError for a name that no trace can have, OutputExists for one that is taken."""
+    if path.suffix not in ENDINGS:
+        raise InputError(
+            f"A trace cannot be written as '{path.suffix}'.",
+            "End the name in .parquet, .csv or .jsonl.",
+        )
+    if path.exists() and not overwrite:
+        raise OutputExists(f"{path} exists already.", "Choose another name or add --overwrite.")
+
+
 def write(trace: Trace, path: Path, *, overwrite: bool = False) -> None:
     """Write a trace as Parquet with its provenance, or as CSV or JSON lines by the ending.
 
@@ -33,18 +44,10 @@ def write(trace: Trace, path: Path, *, overwrite: bool = False) -> None:
     lists, so it leaves them out. Memory stays bounded, however long the trace is. Raises BadRow for
     rows that make no sense, OutputExists and OutputFailed for a place that is taken or refuses.
     """
-    if path.suffix not in ENDINGS:
-        raise InputError(
-            f"A trace cannot be written as '{path.suffix}'.",
-            "End the name in .parquet, .csv or .jsonl.",
-        )
     tables = trace.tables if path.suffix == ".parquet" else {}
     finals = [path, *(beside(path, name) for name in tables)]
     for final in finals:
-        if final.exists() and not overwrite:
-            raise OutputExists(
-                f"{final} exists already.", "Choose another name or add --overwrite."
-            )
+        refuse(final, overwrite=overwrite)
     trace.check()
     # Written beside it and then moved: the table may be a lazy view of the file it replaces.
     partials = [final.with_name(f"{final.name}.part") for final in finals]

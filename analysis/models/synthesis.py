@@ -24,6 +24,7 @@ from polars.io.plugins import register_io_source
 from servescope.analysis.models.drawing import Drawing, labels_of
 from servescope.analysis.models.draws import Draws
 from servescope.analysis.models.model import Model
+from servescope.traces import writing
 from servescope.traces.errors import InputError
 from servescope.traces.provenance import Provenance
 from servescope.traces.schema import SCHEMA
@@ -166,6 +167,7 @@ class Synthesis:
     def _write_parts(
         self, path: Path, overwrite: bool, jobs: int, on_progress: Callable[[int], None]
     ) -> int:
+        writing.refuse(path, overwrite=overwrite)  # rather now than after long work
         edges = self.start_s + np.linspace(0, self.duration_s, jobs + 1)
         parts = [
             replace(self, start_s=float(begin), duration_s=float(end - begin))

@@ -17,12 +17,13 @@ from servescope.analysis import characterize
 from servescope.analysis.models import synthesis
 from servescope.analysis.models.fitting import fit
 from servescope.analysis.models.model import Model
+from servescope.analysis.models.presets import load_preset
 from servescope.analysis.models.synthesis import Synthesis, synthesize
 from servescope.loadgen.experiment import EngineSpec, Experiment, WorkloadSpec
 from servescope.loadgen.simulate import simulate
 from servescope.traces import Trace, inspect, load
 from servescope.traces.catalog import BUNDLED
-from servescope.traces.errors import InputError
+from servescope.traces.errors import InputError, OutputExists
 
 SHAPES = ("cascade", "gamma renewal")
 SOURCES: dict[str, Callable[[], Trace]] = {
@@ -240,3 +241,16 @@ def test_a_synthetic_trace_loads_inspects_characterises_and_replays(
     ended = run.trace.collect()
     assert ended.height == sendable.height
     assert (ended["status"] == "ok").mean() > 0.98
+
+
+def test_a_place_that_is_taken_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+    taken = tmp_path / "taken.parquet"
+    taken.write_bytes(b"mine")
+    drawn: list[int] = []
+    synthesis = Synthesis(load_preset("azure-code"), 60.0)
+    for jobs in (1, 2):
+        with pytest.raises(OutputExists):
+            synthesis.write(taken, jobs=jobs, on_progress=drawn.append)
+    assert not drawn
+    assert taken.read_bytes() == b"mine"
+    assert list(tmp_path.iterdir()) == [taken]
