@@ -14,6 +14,7 @@ import polars as pl
 
 from servescope.analysis.binned import sampled
 from servescope.reports.canvas import INK, LOG, MOST_POINTS, PALETTE, canvas, line_of, short
+from servescope.reports.trace_figures import densities
 
 Draw = Callable[[pl.DataFrame], go.Figure | None]
 _REAL, _MADE, _FLOOR = 0, 1, 2
@@ -117,24 +118,7 @@ def copula(column: str) -> Draw:
         ordered = curve.sort("input_rank", "output_rank")
         density = ordered[column].fill_null(0.0).to_numpy().reshape(side, side).T
         at = [round(x, 4) for x in ordered["input_rank"].unique().sort()]
-        figure = canvas("rank of the prompt", "rank of the answer")
-        figure.add_heatmap(
-            x=at,
-            y=at,
-            z=[short(row) for row in np.log2(np.maximum(density, 0.0625))],
-            customdata=[short(row) for row in density],
-            zmin=-3,
-            zmax=3,
-            colorscale="RdBu_r",
-            colorbar={
-                "title": "times",
-                "tickvals": [-3, -1, 0, 1, 3],
-                "ticktext": ["1/8", "1/2", "1", "2", "8"],
-                "thickness": 12,
-            },
-            hovertemplate=f"{column}: %{{customdata:.2f}} times independence<extra></extra>",
-        )
-        return figure
+        return densities(at, density, f"{column}: ")
 
     return draw
 

@@ -259,13 +259,12 @@ def length_drift(tables: Tables) -> go.Figure | None:
     return _drawn(figure, several=True)
 
 
-def copula(tables: Tables) -> go.Figure | None:
-    """Draw how often ranks of prompt and answer fall together, over independence."""
-    name, table = next(iter(tables.items()))
+def densities(at: list[float], density: np.ndarray, said: str = "") -> go.Figure:
+    """Draw how often ranks of prompt and answer, at `at`, fall together, over independence.
+
+    `density` has a row an answer's rank; `said` is what a mark begins with.
+    """
     figure = canvas("rank of the prompt", "rank of the answer")
-    side = table["input_rank"].n_unique()
-    density = table["density"].to_numpy().reshape(side, side).T
-    at = [round(x, 4) for x in table["input_rank"].unique().sort()]
     figure.add_heatmap(
         x=at,
         y=at,
@@ -280,8 +279,17 @@ def copula(tables: Tables) -> go.Figure | None:
             "ticktext": ["1/8", "1/2", "1", "2", "8"],
             "thickness": 12,
         },
-        hovertemplate="%{customdata:.2f} times independence",
+        hovertemplate=f"{said}%{{customdata:.2f}} times independence<extra></extra>",
     )
+    return figure
+
+
+def copula(tables: Tables) -> go.Figure | None:
+    """Draw how often ranks of prompt and answer fall together, over independence."""
+    name, table = next(iter(tables.items()))
+    side = table["input_rank"].n_unique()
+    density = table["density"].to_numpy().reshape(side, side).T
+    figure = densities([round(x, 4) for x in table["input_rank"].unique().sort()], density)
     if len(tables) > 1:
         figure.update_layout(title={"text": name, "font": {"size": 13}})
     return _drawn(figure, several=False)
