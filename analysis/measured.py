@@ -20,6 +20,7 @@ import polars as pl
 from polars import col
 
 from servescope.analysis.critical_path import with_path
+from servescope.analysis.cut import Cut
 from servescope.analysis.fluidity import fluidity
 from servescope.analysis.gaps import Gaps, Tally
 from servescope.analysis.ideal import with_ideal
@@ -279,6 +280,13 @@ class Measured:
     def where(self, chosen: pl.Expr) -> Measured:
         """Return the measurements of some of the calls."""
         return replace(self, only=chosen if self.only is None else self.only & chosen)
+
+    def cut(self, cut: Cut) -> Measured:
+        """Return the measurements of a part of the run, all of it for the cut that leaves none out.
+
+        Raises InputError for what the run does not know.
+        """
+        return self.where(cut.chosen(self.asked.columns)) if cut else self
 
     def _batches(self, *needs: str) -> Iterator[pl.DataFrame]:
         """Read the lists of the calls, and the columns that are needed beside them."""

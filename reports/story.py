@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import polars as pl
 
 from servescope.analysis import servers
 from servescope.analysis.comparison import Comparison
+from servescope.analysis.cut import EVERYTHING, Cut
 from servescope.analysis.measured import Measured
 from servescope.analysis.pairing import names_of
 from servescope.analysis.profiles import Profile, Seen
@@ -25,7 +26,8 @@ class Story:
     """What a report tells: one run, or several and how they compare, and the SLO they are held to.
 
     Of a system that was run several times, `runs` holds the first; the comparison is of all.
-    `profiles` are other tools whose definitions are asked for beside ours.
+    `profiles` are other tools whose definitions are asked for beside ours. A part of a story tells
+    of a `part` of each run of the `whole` one.
     """
 
     runs: tuple[Run, ...]
@@ -34,6 +36,16 @@ class Story:
     refused: InputError | None = None  # why runs were not compared
     profiles: tuple[Profile, ...] = ()
     missing: tuple[str, ...] = ()  # which runs there should have been, and why they failed
+    whole: Story | None = None
+    part: Cut = EVERYTHING
+
+    def cut(self, part: Cut) -> Story:
+        """Return the story of a part of each run; raises InputError for what a run does not know.
+
+        What was worked out of this story is not worked out again. Nothing is compared in it.
+        """
+        whole = self.whole or self
+        return replace(whole, comparison=None, refused=None, whole=whole, part=part)
 
     @property
     def title(self) -> str:
@@ -48,6 +60,8 @@ class Story:
     @cached_property
     def measured(self) -> dict[str, Measured]:
         """What was measured of each run, by name."""
+        if self.whole:
+            return {name: each.cut(self.part) for name, each in self.whole.measured.items()}
         return {name: Measured.of(run) for name, run in self.named.items()}
 
     @cached_property
@@ -84,6 +98,9 @@ class Story:
     @cached_property
     def servers(self) -> dict[str, pl.DataFrame]:
         """What the servers of each run said over time, by name; runs without that are left out."""
+        if self.whole:
+            parts = {n: self.part.of_servers(table) for n, table in self.whole.servers.items()}
+            return {name: series for name, series in parts.items() if series.height}
         tables = {name: run.server for name, run in self.named.items()}
         said = {n: servers.over_time(table) for n, table in tables.items() if table is not None}
         return {name: series for name, series in said.items() if series.height}

@@ -1,0 +1,84 @@
+"""A part of a run: what was due in a window of its time, of some class, client, turn or replica."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import polars as pl
+from polars import col
+
+from servescope.analysis.slo import SELECTORS
+from servescope.traces.errors import InputError
+from servescope.traces.server import COUNTERS
+
+# The first turn of a program finds no cache of its own; later ones may.
+TURN_GROUPS = ("first (cold)", "2 to 3", "4 to 7", "8 and later")
+TURNS = (
+    pl.when(col("turn") == 0)
+    .then(pl.lit(TURN_GROUPS[0]))
+    .when(col("turn") <= 2)
+    .then(pl.lit(TURN_GROUPS[1]))
+    .when(col("turn") <= 6)
+    .then(pl.lit(TURN_GROUPS[2]))
+    .when(col("turn").is_not_null())
+    .then(pl.lit(TURN_GROUPS[3]))
+)
+# What a part can be chosen by, and the column that says it; `turns` is made of turn.
+KEYS = {**SELECTORS, "replica": "replica", "turns": "turn"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A part of a run: calls due in [from_s, until_s) whose columns have the values of `where`.
+
+    A bound that is None is no bound; an empty value of `where` is that of calls that have none. A
+    program is in it if its first call is, and then with its whole JCT, as the warm-up is cut.
+    """
+
+    from_s: float | None = None
+    until_s: float | None = None
+    where: tuple[tuple[str, str], ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything is left out of it."""
+        return self != EVERYTHING
+
+    def chosen(self, columns: Collection[str]) -> pl.Expr:
+        """Return which calls are in it; raises InputError for what the run does not know."""
+        asked = [pl.lit(True)]
+        if self.from_s is not None:
+            asked.append(col("due_s") >= self.from_s)
+        if self.until_s is not None:
+            asked.append(col("due_s") < self.until_s)
+        for key, value in self.where:
+            if key not in KEYS or KEYS[key] not in columns:
+                raise InputError(
+                    f"The run cannot be cut by '{key}'.",
+                    f"Choose among {', '.join(k for k, name in KEYS.items() if name in columns)}.",
+                )
+            asked.append(_value_of(key).eq_missing(pl.lit(value or None, pl.String)))
+        return pl.all_horizontal(each.fill_null(False) for each in asked)
+
+    def of_servers(self, series: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of `servers.over_time` that are in the window, of one replica if asked.
+
+        Counters grow from the last scrape before the window on. Servers know of no classes: nothing
+        else of `where` counts.
+        """
+        replicas = [value for key, value in self.where if key == "replica"]
+        since = float("-inf") if self.from_s is None else self.from_s
+        until = float("inf") if self.until_s is None else self.until_s
+        before = pl.when(col("t_s") < since).then(col(*COUNTERS)).max().over("replica")
+        return (
+            series.filter(col("replica").is_in(replicas) if replicas else True)
+            .with_columns(col(*COUNTERS) - before.fill_null(0.0))
+            .filter(col("t_s").is_between(since, until, closed="left"))
+        )
+
+
+EVERYTHING = Cut()
+
+
+def _value_of(key: str) -> pl.Expr:
+    return TURNS if key == "turns" else col(KEYS[key]).cast(pl.String)
