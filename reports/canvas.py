@@ -8,13 +8,14 @@ import plotly.graph_objects as go
 
 from servescope.analysis.sample import Floats
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
+# Okabe and Ito's palette: told apart by colour-blind readers too. All stand out from dark paper
+# (3:1 and more), the last two not from white (2.3:1): what tells them there are dash and symbol.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MOST_POINTS = 400  # of a line
 MOST_DOTS = 2000
 LOG = {"type": "log", "minor": {"ticks": "outside"}, "nticks": 8}
-INK, FAINT = "#24292f", "#d8dee4"
+INK, FAINT = "#24292f", "#d8dee4"  # templates/style.css knows them and turns them in the dark
 
 
 def canvas(x: str, y: str, *, log_x: bool = False) -> go.Figure:

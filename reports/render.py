@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from importlib import resources
 from typing import Any
 
 import jinja2
@@ -17,7 +18,15 @@ MISSING = "-"
 
 def html(title: str, sections: Sequence[Section]) -> str:
     """Return a self-contained page: Plotly and the style are inside it."""
-    return _template().render(title=title, sections=sections, plotlyjs=get_plotlyjs())
+    return _template().render(
+        title=title, sections=sections, style=style(), plotlyjs=get_plotlyjs()
+    )
+
+
+@cache
+def style() -> str:
+    """Return the style of pages and figures, light and dark, as CSS that names nothing outside."""
+    return resources.files("servescope.reports").joinpath("templates/style.css").read_text("utf-8")
 
 
 def json(title: str, sections: Sequence[Section]) -> bytes:

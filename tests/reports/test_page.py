@@ -9,9 +9,10 @@ from servescope.reports import Story, write
 
 pytest.importorskip("playwright", reason="needs the playwright package of the dev group")
 import chromium
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 pytestmark = chromium.needed
+LIGHT_INK, DARK_INK = "rgb(36, 41, 47)", "rgb(230, 237, 243)"
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,47 @@ def test_the_headings_can_be_reached_from_the_top(browser: Browser, pages: dict[
         target = link.get_attribute("href") or ""
         assert page.locator(target).count() == 1
     page.close()
+
+
+def inks(page: Page) -> set[str]:
+    """The colours of all that should be written and drawn in ink."""
+    return set(
+        page.evaluate(
+            """() => [
+                ...document.querySelectorAll("h1, td, .xtick text, .legendtext, .ytitle"),
+            ].map(each => each instanceof SVGElement ? getComputedStyle(each).fill
+                : getComputedStyle(each).color).concat(
+                [...document.querySelectorAll(".shapelayer path")]
+                .map(each => getComputedStyle(each).stroke).filter(each => each != "rgb(0, 0, 0)"))
+            """
+        )
+    )
+
+
+def test_an_explicit_theme_beats_the_system_and_paper_is_light(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    with chromium.sound_page(browser, pages["pair"], 1280) as page:
+        theme = "theme => document.documentElement.dataset.theme = theme"
+        assert inks(page) == {LIGHT_INK}
+        page.emulate_media(color_scheme="dark")
+        assert inks(page) == {DARK_INK}
+        page.evaluate(theme, "light")
+        assert inks(page) == {LIGHT_INK}
+        page.emulate_media(color_scheme="light")
+        page.evaluate(theme, "dark")
+        assert inks(page) == {DARK_INK}
+        page.emulate_media(media="print", color_scheme="dark")
+        assert inks(page) == {LIGHT_INK}
+
+
+def test_lines_of_runs_keep_their_colours_in_the_dark(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    with chromium.sound_page(browser, pages["pair"], 1280) as page:
+        drawn = "[...document.querySelectorAll('.scatterlayer .js-line')]"
+        colours = f"{drawn}.map(each => getComputedStyle(each).stroke)"
+        light = page.evaluate(colours)
+        page.emulate_media(color_scheme="dark")
+        assert page.evaluate(colours) == light
+        assert "rgb(0, 114, 178)" in light
