@@ -124,8 +124,8 @@ class Panel:
                         {"id": "custom.lineStyle", "value": dash},
                     ],
                 }
-        for pattern, colour in self.names.items():
-            fixed = {"mode": "fixed", "fixedColor": colour}
+        for pattern, named in self.names.items():
+            fixed = {"mode": "fixed", "fixedColor": named}
             yield {
                 "matcher": {"id": "byRegexp", "options": f"/{pattern}/"},
                 "properties": [{"id": "color", "value": fixed}],
