@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -19,7 +20,7 @@ INK, FAINT = "#24292f", "#d8dee4"  # templates/style.css knows them and turns th
 
 
 def canvas(x: str, y: str, *, log_x: bool = False) -> go.Figure:
-    """Return empty axes with their titles."""
+    """Return empty axes with their titles, which are text whatever signs they hold."""
     figure = go.Figure()
     axis = {"gridcolor": FAINT, "zerolinecolor": FAINT, "linecolor": FAINT, "automargin": True}
     figure.update_layout(
@@ -29,12 +30,22 @@ def canvas(x: str, y: str, *, log_x: bool = False) -> go.Figure:
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         hovermode="closest",
+        hoverlabel={"namelength": 40},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
     )
-    figure.update_xaxes(title=x, **(LOG if log_x else {}), **axis)
-    figure.update_yaxes(title=y, **axis)
+    figure.update_xaxes(title=literal(x), **(LOG if log_x else {}), **axis)
+    figure.update_yaxes(title=literal(y), **axis)
     return figure
+
+
+def literal(text: str) -> str:
+    """Return text that Plotly shows as it is: in any other it obeys <b>, <a href=...> and &lt;.
+
+    What comes from a trace, a server or a user goes through here on its way to a name, a category
+    or a label; `html.unescape` is the way back.
+    """
+    return escape(text, quote=False)
 
 
 def line_of(index: int, width: float = 2.0) -> dict[str, Any]:

@@ -13,7 +13,16 @@ import plotly.graph_objects as go
 import polars as pl
 
 from servescope.analysis.binned import sampled
-from servescope.reports.canvas import INK, LOG, MOST_POINTS, PALETTE, canvas, line_of, short
+from servescope.reports.canvas import (
+    INK,
+    LOG,
+    MOST_POINTS,
+    PALETTE,
+    canvas,
+    line_of,
+    literal,
+    short,
+)
 from servescope.reports.trace_figures import densities
 
 Draw = Callable[[pl.DataFrame], go.Figure | None]
@@ -175,7 +184,7 @@ def errors(rows: Sequence[dict[str, object]], labels: dict[str, str]) -> go.Figu
         figure.add_bar(
             x=[labels[measure] for measure in there],
             y=[of[measure]["value"] for measure in there],
-            name=load,
+            name=literal(load),
             offsetgroup=load,
             marker={"color": PALETTE[index % len(PALETTE)]},
             hovertemplate="%{y:.1%}",

@@ -12,7 +12,17 @@ from servescope.analysis.binned import quantiles_over
 from servescope.analysis.comparison import Comparison
 from servescope.analysis.metrics import JCT_PARTS, METRICS
 from servescope.analysis.sample import Sample
-from servescope.reports.canvas import FAINT, INK, LOG, MOST_POINTS, PALETTE, canvas, line_of, short
+from servescope.reports.canvas import (
+    FAINT,
+    INK,
+    LOG,
+    MOST_POINTS,
+    PALETTE,
+    canvas,
+    line_of,
+    literal,
+    short,
+)
 
 PATTERNS = ("", "/", "x", ".", "+")
 
@@ -29,7 +39,7 @@ def ccdf(values: Mapping[str, Sample], metric: str) -> go.Figure:
         figure.add_scatter(
             x=short(ranked[keep]),
             y=short(share[keep]),
-            name=name,
+            name=literal(name),
             mode="lines",
             line=line_of(index),
             hovertemplate="%{y:.2%} above %{x:.1f} ms",
@@ -51,7 +61,7 @@ def over_length(calls: Mapping[str, pl.DataFrame], metric: str) -> go.Figure:
                 x=short(known["x"].to_numpy()),
                 y=short(known[quantile].to_numpy() * 1000),
                 customdata=known["n"].to_list(),
-                name=f"{name} {quantile}",
+                name=literal(f"{name} {quantile}"),
                 mode="lines+markers",
                 line=line_of(index, width),
                 marker={"size": 4 + width, "symbol": index},
@@ -68,7 +78,7 @@ def parts_of_jct(parts: Mapping[str, Mapping[str, float]]) -> go.Figure:
         if not any(of_run.get(part) for of_run in parts.values()):
             continue
         figure.add_bar(
-            y=list(parts),
+            y=[literal(name) for name in parts],
             x=[of_run.get(part) for of_run in parts.values()],
             name=METRICS[part].label.removeprefix("JCT: "),
             orientation="h",
@@ -89,7 +99,7 @@ def attainment_curve(
         figure.add_scatter(
             x=short(np.asarray(scales)),
             y=short(np.asarray(shares)),
-            name=name,
+            name=literal(name),
             mode="lines",
             line=line_of(index),
             hovertemplate="%{y:.1%} at %{x:.2f} times the SLO",
@@ -153,7 +163,7 @@ def forest(comparison: Comparison) -> go.Figure:
                     "color": colour,
                 },
                 mode="markers",
-                name=challenge.name if several else f"{challenge.name} {verdict}",
+                name=literal(challenge.name if several else f"{challenge.name} {verdict}"),
                 marker={"color": colour, "symbol": index if several else symbol, "size": 9},
                 hovertemplate="%{y}: %{x:.2f}",
             )

@@ -12,7 +12,7 @@ import polars as pl
 
 from servescope.reports import render
 from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table, told
-from servescope.reports.canvas import LOG, canvas, line_of, short
+from servescope.reports.canvas import LOG, canvas, line_of, literal, short
 
 # What is drawn over the offered load: column, axis, factor, whether on a log axis, how to read it.
 _CURVES = (
@@ -135,7 +135,7 @@ def _lines(
         figure.add_scatter(
             x=short(points["x"].to_numpy()),
             y=short(points["y"].to_numpy() * factor),
-            name=f"{system}, {workload}" if several else str(system),
+            name=literal(f"{system}, {workload}" if several else str(system)),
             mode="lines+markers",
             line=line_of(index),
             marker={"size": 7, "symbol": index},

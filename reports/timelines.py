@@ -20,6 +20,7 @@ from servescope.reports.canvas import (
     PALETTE,
     canvas,
     line_of,
+    literal,
     short,
 )
 
@@ -55,7 +56,7 @@ def latency(
         figure.add_scatter(
             x=short(rate["t_s"].to_numpy()),
             y=short(due),
-            name=f"{name} due",
+            name=literal(f"{name} due"),
             showlegend=False,
             mode="lines",
             line={**line_of(index, 1.5), "shape": "hv"},
@@ -72,7 +73,7 @@ def latency(
         figure.add_scatter(
             x=short(moments),
             y=short(counts),
-            name=f"{name} waiting",
+            name=literal(f"{name} waiting"),
             showlegend=False,
             mode="lines",
             line={**line_of(list(calls).index(name), 1.5), "shape": "hv"},
@@ -97,7 +98,8 @@ def _latencies(index: int, name: str, table: pl.DataFrame, metric: str) -> list[
                 x=short(known["due_s"].to_numpy()),
                 y=short(known[metric].to_numpy() * 1000),
                 text=known["call_id"].to_list(),
-                name=name,
+                customdata=[literal(call_id) for call_id in known["call_id"]],
+                name=literal(name),
                 mode="markers",
                 marker={
                     "color": PALETTE[index % len(PALETTE)],
@@ -105,7 +107,7 @@ def _latencies(index: int, name: str, table: pl.DataFrame, metric: str) -> list[
                     "opacity": 0.7,
                     "symbol": index,
                 },
-                hovertemplate="call %{text}<br>due %{x:.5g} s<br>%{y:.1f} ms",
+                hovertemplate="call %{customdata}<br>due %{x:.5g} s<br>%{y:.1f} ms",
             )
         ]
     bins = quantiles_over(known, "due_s", metric)
@@ -118,7 +120,7 @@ def _latencies(index: int, name: str, table: pl.DataFrame, metric: str) -> list[
             go.Scatter(
                 x=short(of_bins["x"].to_numpy()),
                 y=short(of_bins[quantile].to_numpy() * 1000),
-                name=f"{name} {quantile}",
+                name=literal(f"{name} {quantile}"),
                 mode="lines",
                 line=line_of(index, width),
                 hovertemplate=quantile + " %{y:.1f} ms around %{x:.5g} s",
@@ -136,7 +138,7 @@ def in_flight(steps: Mapping[str, tuple[Floats, Floats]]) -> go.Figure:
         figure.add_scatter(
             x=short(moments),
             y=counts.tolist(),
-            name=name,
+            name=literal(name),
             mode="lines",
             line={**line_of(index, 1.5), "shape": "hv"},
             hovertemplate="%{y:.0f} in flight at %{x:.2f} s",
@@ -162,7 +164,7 @@ def said_by_servers(series: Mapping[str, pl.DataFrame], quantity: str) -> go.Fig
                 figure.add_scatter(
                     x=replica["t_s"].to_list(),
                     y=replica[quantity].to_list(),  # a null is a hole in the line
-                    name=name,
+                    name=literal(name),
                     mode="lines",
                     line={
                         "color": PALETTE[number % len(PALETTE)],
@@ -175,3 +177,27 @@ def said_by_servers(series: Mapping[str, pl.DataFrame], quantity: str) -> go.Fig
             number += 1
     figure.update_layout(height=340 + 19 * max(0, len(figure.data) - 4))  # a legend of many lines
     return figure if figure.data else None
+
+
+def arrivals(calls: Mapping[str, pl.DataFrame]) -> go.Figure:
+    """Draw what was due a second as a strip, over which a window of time can be dragged."""
+    figure = canvas("", "due /s")
+    figure.update_layout(
+        height=150,
+        margin={"l": 56, "r": 12, "t": 8, "b": 28},
+        dragmode="select",
+        selectdirection="h",
+        showlegend=len(calls) > 1,
+    )
+    figure.update_yaxes(rangemode="tozero", fixedrange=True)
+    for index, (name, table) in enumerate(calls.items()):
+        rate = rate_over(table["due_s"])
+        figure.add_scatter(
+            x=short(rate["t_s"].to_numpy()),
+            y=short(rate["per_s"].to_numpy()),
+            name=literal(name),
+            mode="lines",
+            line={**line_of(index, 1.5), "shape": "hv"},
+            hovertemplate="%{y:.3g}/s from %{x:.5g} s",
+        )
+    return figure

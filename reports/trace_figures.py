@@ -14,7 +14,17 @@ import plotly.graph_objects as go
 import polars as pl
 
 from servescope.analysis.binned import sampled
-from servescope.reports.canvas import DASHES, FAINT, INK, LOG, PALETTE, canvas, line_of, short
+from servescope.reports.canvas import (
+    DASHES,
+    FAINT,
+    INK,
+    LOG,
+    PALETTE,
+    canvas,
+    line_of,
+    literal,
+    short,
+)
 
 Tables = Mapping[str, pl.DataFrame]
 _MOST = 400
@@ -38,7 +48,7 @@ def _line(
     figure.add_scatter(
         x=short(known[x].cast(pl.Float64).to_numpy()),
         y=short(known[y].cast(pl.Float64).to_numpy()),
-        name=name,
+        name=literal(name),
         mode=mode,
         line={**line_of(index), **more.pop("line", {})},
         marker={"size": 5, "symbol": index},
@@ -291,7 +301,7 @@ def copula(tables: Tables) -> go.Figure | None:
     density = table["density"].to_numpy().reshape(side, side).T
     figure = densities([round(x, 4) for x in table["input_rank"].unique().sort()], density)
     if len(tables) > 1:
-        figure.update_layout(title={"text": name, "font": {"size": 13}})
+        figure.update_layout(title={"text": literal(name), "font": {"size": 13}})
     return _drawn(figure, several=False)
 
 
@@ -371,8 +381,8 @@ def clients(tables: Tables) -> go.Figure | None:
         figure.add_scatter(
             x=short(known["share"].to_numpy()),
             y=short(known["cv"].to_numpy()),
-            text=known["client"].to_list(),
-            name=name,
+            text=[literal(client) for client in known["client"]],
+            name=literal(name),
             mode="markers",
             marker={"color": PALETTE[index % len(PALETTE)], "size": 7, "symbol": index},
             hovertemplate="%{text}: %{x:.2%} of the calls, CV %{y:.2f}",
@@ -445,7 +455,7 @@ def mix(tables: Tables) -> go.Figure | None:
         figure.add_scatter(
             x=short((part["t_s"] / size).to_numpy()),
             y=short(part["share"].to_numpy()),
-            name=str(of),
+            name=literal(str(of)),
             mode="lines",
             stackgroup="one",
             line={"width": 0.5, "color": PALETTE[index % len(PALETTE)],
@@ -473,7 +483,7 @@ def clock_phase(tables: Tables) -> go.Figure | None:
         figure.add_bar(
             x=table["phase"].to_list(),
             y=table["stamps"].to_list(),
-            name=name,
+            name=literal(name),
             marker={"color": PALETTE[index % len(PALETTE)]},
             hovertemplate="%{y:,} calls",
         )
