@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 from polars import col
 
+from servescope.analysis.sample import Bools
 from servescope.analysis.slo import SELECTORS
 from servescope.traces.errors import InputError
 from servescope.traces.server import COUNTERS
@@ -26,6 +27,9 @@ TURNS = (
 )
 # What a part can be chosen by, and the column that says it; `turns` is made of turn.
 KEYS = {**SELECTORS, "replica": "replica", "turns": "turn"}
+_LARGE = 1 / 64  # share of calls from which on a group is worth knowing
+
+Group = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Cut:
 
     from_s: float | None = None
     until_s: float | None = None
-    where: tuple[tuple[str, str], ...] = ()
+    where: tuple[Group, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything is left out of it."""
@@ -60,6 +64,11 @@ class Cut:
             asked.append(_value_of(key).eq_missing(pl.lit(value or None, pl.String)))
         return pl.all_horizontal(each.fill_null(False) for each in asked)
 
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The large groups (`groups_of`) that all of its calls would be of."""
+        return tuple(("client" if key == "tenant" else key, value) for key, value in self.where)
+
     def of_servers(self, series: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of `servers.over_time` that are in the window, of one replica if asked.
 
@@ -78,6 +87,19 @@ class Cut:
 
 
 EVERYTHING = Cut()
+
+
+def groups_of(calls: pl.DataFrame) -> dict[Group, Bools]:
+    """Return which calls are of each large group that a cut could choose."""
+    found: dict[Group, Bools] = {}
+    for key, column in KEYS.items():
+        if key == "tenant" or column not in calls.columns:
+            continue
+        values = calls.select(_value_of(key).alias("value")).to_series()
+        counted = values.drop_nulls().value_counts().filter(col("count") >= _LARGE * len(values))
+        for value in counted["value"].to_list():
+            found[key, value] = (values == value).fill_null(False).to_numpy()
+    return found
 
 
 def _value_of(key: str) -> pl.Expr:

@@ -6,7 +6,10 @@ counted in buckets that are right to a twentieth of a percent.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from servescope.analysis.metrics import ANSWERED, CHUNK_IS_TOKEN, METRICS
@@ -14,8 +17,9 @@ from servescope.analysis.sample import Floats, Ints, Sample
 
 EXACT_VALUES = 4_000_000
 # A bucket is a double without its last 42 bits: 1,024 buckets for each power of two, so that its
-# middle is at most a twentieth of a percent off. They reach from 2^-40 s to 2^24 s.
-_DROPPED_BITS, _LOWEST, _HIGHEST = 42, -40, 24
+# middle is at most a twentieth of a percent off. They reach from 2^-40 s to 2^23 s, which two bytes
+# can number.
+_DROPPED_BITS, _LOWEST, _HIGHEST = 42, -40, 23
 _BUCKETS = (_HIGHEST - _LOWEST) << 10
 _FIRST_KEY = (1023 + _LOWEST) << 10
 _ONE_A_CHUNK = CHUNK_IS_TOKEN.fill_null(False)
@@ -37,6 +41,40 @@ def _gaps_of(moments: pl.Series) -> tuple[Floats, Ints]:
     return np.diff(flat)[within], (sizes - 1).clip(0)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Taken:
+    """The gaps between the chunks of a batch of calls, one call after the other, `sizes` of each.
+
+    Of calls that are `several` a chunk is not a token; `tokens` holds the gaps between theirs.
+    """
+
+    gaps: Floats
+    sizes: Ints
+    answered: npt.NDArray[np.bool_]
+    several: npt.NDArray[np.bool_]
+    tokens: pl.Series
+
+    @classmethod
+    def of(cls, batch: pl.DataFrame) -> Taken:
+        """Take the gaps of calls with their lists."""
+        answered, same = (
+            batch.select(each).to_series().to_numpy() for each in (ANSWERED, _ONE_A_CHUNK)
+        )
+        several = answered & ~same
+        tokens = batch.filter(several).select(METRICS["tbt"].expr).to_series()
+        return cls(*_gaps_of(batch["chunk_s"]), answered, several, tokens)
+
+    def longest(self) -> Floats:
+        """Return the longest gap of each answered call, NaN where it has none: shape (calls,)."""
+        longest = np.full(len(self.sizes), np.nan)
+        some = self.sizes > 0
+        if len(self.gaps):
+            begins = (np.cumsum(self.sizes) - self.sizes)[some]
+            longest[some] = np.maximum.reduceat(self.gaps, begins)
+        longest[~self.answered] = np.nan
+        return longest
+
+
 class Gaps:
     """The gaps of calls on their way to samples: between chunks, and between tokens."""
 
@@ -44,29 +82,15 @@ class Gaps:
         # where a chunk is a token, a gap between chunks is one between tokens
         self._both, self._chunks, self._tokens = (Tally(blocks) for _ in range(3))
 
-    def add(self, batch: pl.DataFrame, block: Ints) -> Floats:
-        """Take calls with their lists, and the block of each, -1 for one that does not count.
-
-        Returns the longest gap of each answered call, NaN where it has none: shape (calls,).
-        """
-        answered, same = (
-            batch.select(each).to_series().to_numpy() for each in (ANSWERED, _ONE_A_CHUNK)
-        )
-        gaps, sizes = _gaps_of(batch["chunk_s"])
-        longest = np.full(batch.height, np.nan)
-        some = sizes > 0
-        if len(gaps):
-            begins = (np.cumsum(sizes) - sizes)[some]
-            longest[some] = np.maximum.reduceat(gaps, begins)
-        longest[~answered] = np.nan
-        counts = answered & (block >= 0)
-        self._both.add(gaps, sizes, np.where(counts & same, block, -1))
-        several = counts & ~same
+    def add(self, taken: Taken, block: Ints) -> None:
+        """Take the gaps of calls, and the block of each, -1 for one that does not count."""
+        counts = taken.answered & (block >= 0)
+        one_a_chunk = np.where(counts & ~taken.several, block, -1)
+        self._both.add(taken.gaps, taken.sizes, one_a_chunk)
+        several = counts & taken.several
         if several.any():
-            self._chunks.add(gaps, sizes, np.where(several, block, -1))
-            of_tokens = batch.filter(several).select(METRICS["tbt"].expr).to_series()
-            self._tokens.add_lists(of_tokens, block[several])
-        return longest
+            self._chunks.add(taken.gaps, taken.sizes, np.where(several, block, -1))
+            self._tokens.add_lists(taken.tokens, block[taken.several])
 
     def join(self, other: Gaps) -> None:
         """Take what another one took."""
@@ -78,8 +102,8 @@ class Gaps:
         """Return the samples by the names of their metrics."""
         both = self._both.sample()
         return {
-            "tbt": _joined(both, self._tokens.sample()),
-            "icl": _joined(both, self._chunks.sample()),
+            "tbt": joined(both, self._tokens.sample()),
+            "icl": joined(both, self._chunks.sample()),
         }
 
 
@@ -131,11 +155,7 @@ class Tally:
         if not self._counts.size:
             self._counts = np.zeros((self._blocks, _BUCKETS + 1), dtype=np.int64)
         for values, block in self._held:
-            # what is negative is so as a whole number, too: the first bucket is no time at all
-            key = values.view(np.int64) >> _DROPPED_BITS
-            key -= _FIRST_KEY - 1
-            np.clip(key, 0, _BUCKETS, out=key)
-            self._counts[block] += np.bincount(key, minlength=_BUCKETS + 1)
+            self._counts[block] += np.bincount(bucket_of(values), minlength=_BUCKETS + 1)
         self._held.clear()
 
     def sample(self) -> Sample:
@@ -146,13 +166,25 @@ class Tally:
             block = np.repeat(blocks, [len(v) for v, _ in self._held]).astype(np.int64)
             return Sample.of(values, block, self._blocks)
         block, key = np.nonzero(self._counts)
-        low = (key - 1 + _FIRST_KEY) << _DROPPED_BITS
-        middle = (low + (1 << (_DROPPED_BITS - 1))).view(np.float64)
-        values = np.where(key == 0, 0.0, middle)
-        return Sample.of(values, block, self._blocks, self._counts[block, key])
+        return Sample.of(middle_of(key), block, self._blocks, self._counts[block, key])
 
 
-def _joined(a: Sample, b: Sample) -> Sample:
+def bucket_of(values: Floats) -> Ints:
+    """Return the bucket of each value (s), which two bytes can hold; negative ones are in 0."""
+    # what is negative is so as a whole number, too: the first bucket is no time at all
+    key = values.view(np.int64) >> _DROPPED_BITS
+    key -= _FIRST_KEY - 1
+    return np.clip(key, 0, _BUCKETS, out=key)
+
+
+def middle_of(bucket: Ints) -> Floats:
+    """Return the middle of each bucket (s)."""
+    low = (bucket - 1 + _FIRST_KEY) << _DROPPED_BITS
+    middle = (low + (1 << (_DROPPED_BITS - 1))).view(np.float64)
+    return np.where(bucket == 0, 0.0, middle)
+
+
+def joined(a: Sample, b: Sample) -> Sample:
     """Put two samples of the same blocks into one."""
     if not len(b.values):
         return a

@@ -8,25 +8,27 @@ up to some millions of them and right to a twentieth of a percent beyond.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import polars as pl
 from polars import col
 
 from servescope.analysis.critical_path import with_path
-from servescope.analysis.cut import Cut
+from servescope.analysis.cut import Cut, Group, groups_of
 from servescope.analysis.fluidity import fluidity
-from servescope.analysis.gaps import Gaps, Tally
+from servescope.analysis.gaps import Gaps, Taken, Tally
 from servescope.analysis.ideal import with_ideal
 from servescope.analysis.intervals import SECTIONS, bounded, of_mean, of_quantiles, sections_of
+from servescope.analysis.kept import Keeper, Kept
 from servescope.analysis.metrics import ANSWERED, METRICS, QUANTILES, of_call
-from servescope.analysis.sample import Ints, Sample
+from servescope.analysis.sample import Bools, Ints, Ranked, Sample
+from servescope.analysis.slo import SLO
 from servescope.traces.run import Run
 from servescope.traces.schema import SCHEMA, require
 from servescope.traces.trace import Trace
@@ -35,6 +37,7 @@ BATCH_CALLS = 10_000
 _THREADS = 4  # more have nothing to do: one reads
 _LISTS = ("chunk_s", "chunk_tokens")
 _NOT_NUMBERS = (*_LISTS, "empty_s", "prefix_blocks")
+_OF_CHUNKS = ("stall", "chunks")
 T = TypeVar("T")
 
 
@@ -90,8 +93,21 @@ class Measured:
         return calls if self.only is None else calls.filter(self.only)
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The columns of `calls`."""
+        return (*self.asked.columns, *_OF_CHUNKS)
+
+    def columns(self, *names: str) -> pl.DataFrame:
+        """Return columns of `calls`; those of no chunks cost no reading of them."""
+        table = self.calls if set(names) & set(_OF_CHUNKS) else self.asked
+        return table.select(*dict.fromkeys(names))
+
+    @cached_property
     def programs(self) -> pl.DataFrame:
         """One row a program: program_id, calls, failed calls, due_s of its first, its metrics."""
+        return self._made_programs()
+
+    def _made_programs(self) -> pl.DataFrame:
         return (
             with_ideal(with_path(self.calls))
             .group_by("program_id", maintain_order=True)
@@ -121,88 +137,145 @@ class Measured:
         """
         if owners is None:
             return {name: self.distributions[name] for name in names}
-        return self._samples(names, owners, blocks)
+        found: dict[str, Sample] = {}
+        if any(METRICS[name].per == "gap" for name in names):
+            made, found = self._read(_block_of(self.asked, owners), blocks)
+            self.__dict__.setdefault("_of_chunks", made)  # the same whoever owns: read once
+        for name in names:
+            if name not in found:
+                block = _block_of(self._table(name).select("program_id"), owners)
+                found[name] = self._ranked(name).sample(block >= 0, block, blocks)
+        return {name: found[name] for name in names}
 
     def sample(self, name: str, owners: pl.DataFrame | None = None, blocks: int = 1) -> Sample:
         """Return the values of one metric, as `samples` does."""
-        if owners is not None or METRICS[name].per == "gap":
-            return self.samples((name,), owners, blocks)[name]
-        return self._samples((name,), *self.sections)[name]
+        return self.samples((name,), owners, blocks)[name]
+
+    def spread(self, name: str) -> Sample:
+        """Return the values of one metric where no interval is asked for: in one block."""
+        return self.distributions[name]
 
     @cached_property
-    def distributions(self) -> dict[str, Sample]:
-        """Every metric's values, in the sections of the run's time."""
-        return self._samples(tuple(METRICS), *self.sections)
+    def distributions(self) -> Mapping[str, Sample]:
+        """Every metric's values, in the sections of the run's time, each when it is asked for."""
+        return _Distributions(self._in_sections)
+
+    def _in_sections(self, name: str) -> Sample:
+        if METRICS[name].per == "gap":
+            return self._own[1][name]
+        of_programs, of_calls, blocks = self.sections
+        block = of_programs if METRICS[name].per == "program" else of_calls
+        return self._ranked(name).sample(None, block, blocks)
 
     @cached_property
-    def sections(self) -> tuple[pl.DataFrame, int]:
-        """The section of each program (program_id, block) and their number; 1 for few programs."""
-        starts = self.asked.group_by("program_id", maintain_order=True).agg(col("due_s").min())
-        block = sections_of(starts["due_s"].to_numpy())
-        if block is None:
-            return starts.select("program_id", block=pl.lit(0, dtype=pl.Int64)), 1
-        return starts.select("program_id", block=pl.Series(block)), SECTIONS
+    def sections(self) -> tuple[Ints, Ints, int]:
+        """The section of each of `programs`, that of each of `calls`, and their number.
 
-    def _samples(
-        self, names: Collection[str], owners: pl.DataFrame, blocks: int
-    ) -> dict[str, Sample]:
-        found: dict[str, Sample] = {}
-        if any(METRICS[name].per == "gap" for name in names):
-            own = owners is self.sections[0]
-            made, gaps = self._own if own else self._read(owners, blocks)
-            self.__dict__.setdefault("_of_chunks", made)  # the same whoever owns: read once
-            found |= gaps
-        calls, programs = (_block_of(table, owners) for table in (self.calls, self.programs))
-        for name in names:
-            if name not in found:
-                of_programs = METRICS[name].per == "program"
-                found[name] = self._sample(name, programs if of_programs else calls, blocks)
-        return {name: found[name] for name in names}
+        It is 1 for few programs.
+        """
+        first = self.first_calls
+        block = sections_of(self.columns("due_s")["due_s"].to_numpy()[first])
+        blocks = 1 if block is None else SECTIONS
+        block = np.zeros(len(first), np.int64) if block is None else block
+        return block, block[self.program_of], blocks
 
-    def _sample(self, name: str, block: Ints, blocks: int) -> Sample:
-        values = self._column(name).to_numpy()
-        known = (block >= 0) & ~np.isnan(values)
-        return Sample.of(values[known], block[known] if blocks > 1 else None, blocks)
+    @cached_property
+    def program_of(self) -> Ints:
+        """The number of each call's program, in the order of `programs`: shape (calls,)."""
+        calls = self.asked.select("program_id").with_row_index("place")
+        first = calls.select(col("place").min().over("program_id")).to_series().to_numpy()
+        begins = first == np.arange(len(first))
+        return np.asarray((np.cumsum(begins) - 1)[first], np.int64)
+
+    @cached_property
+    def first_calls(self) -> Ints:
+        """The place of the first call of each of `programs`: shape (programs,)."""
+        program = self.program_of
+        begins = np.diff(np.maximum.accumulate(program), prepend=-1) > 0
+        return np.flatnonzero(begins)
+
+    def _ranked(self, name: str) -> Ranked:
+        """Return the values of a metric of calls or programs in order."""
+        if name not in self._in_order:
+            self._in_order[name] = Ranked.of(self._column(name).to_numpy())
+        return self._in_order[name]
+
+    @cached_property
+    def _in_order(self) -> dict[str, Ranked]:
+        """The metrics that were put in order so far."""
+        return {}
+
+    def _table(self, name: str) -> pl.DataFrame:
+        """Return the table that a metric is a column of."""
+        if METRICS[name].per == "program":
+            return self.programs
+        return self.calls if name in _OF_CHUNKS else self.asked
 
     def _column(self, name: str) -> pl.Series:
         """Return a metric of calls or programs, null where there is no value."""
-        metric = METRICS[name]
-        table = self.programs if metric.per == "program" else self.calls
+        table = self._table(name)
         if name not in table.columns:
-            require(table.columns, *metric.needs)
+            require(table.columns, *METRICS[name].needs)
         return table[name].cast(pl.Float64)
 
     @cached_property
     def _own(self) -> tuple[pl.DataFrame, dict[str, Sample]]:
         """What is read of the chunks in the sections of the run's time."""
-        return self._read(*self.sections)
+        _, block, blocks = self.sections
+        return self._read(block, blocks)
 
     @cached_property
     def _of_chunks(self) -> pl.DataFrame:
         """What is made of the chunks of each call, in the order of `asked`."""
         return self._own[0]
 
-    def _read(self, owners: pl.DataFrame, blocks: int) -> tuple[pl.DataFrame, dict[str, Sample]]:
-        """Read the chunks of all calls: what is made of each, and the gaps by who owns the call."""
-        block = _block_of(self.asked, owners)
+    @cached_property
+    def kept(self) -> Kept:
+        """The gaps of each call, so that those of a part need no reading: some bytes a token."""
+        keepers: list[Keeper] = []
+        _, block, blocks = self.sections
+        self.__dict__["_own"] = self._read(block, blocks, keepers)
+        together = Keeper()
+        while keepers:
+            together.join(keepers.pop())
+        kept = together.kept(self.asked.height)
+        if not kept.exact:
+            kept.count(groups_of(self.asked))
+        return kept
+
+    def _read(
+        self, block: Ints, blocks: int, keepers: list[Keeper] | None = None
+    ) -> tuple[pl.DataFrame, dict[str, Sample]]:
+        """Read the chunks of all calls: what is made of each, and the gaps by the block of each.
+
+        What is kept of each call goes into `keepers`.
+        """
         rows = self.asked["row"].to_numpy().astype(np.int64)
         place = np.full(int(rows.max()) + 1 if len(rows) else 0, -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
         stall = np.full(len(rows), np.nan)
         count = np.full(len(rows), -1, dtype=np.int64)
 
-        def digest(batch: pl.DataFrame, gaps: Gaps) -> None:
+        def digest(batch: pl.DataFrame, mine: tuple[Gaps, Keeper]) -> None:
             row = batch["row"].to_numpy()
             at = place[row.clip(0, max(0, len(place) - 1))] if len(place) else row.astype(np.int64)
             chosen = (row < len(place)) & (at >= 0)
             if not chosen.all():
                 batch, at = batch.filter(chosen), at[chosen]
             count[at] = batch["chunk_s"].list.len().fill_null(-1).to_numpy()
-            stall[at] = gaps.add(batch, block[at])
+            taken = Taken.of(batch)
+            stall[at] = taken.longest()
+            gaps, keeper = mine
+            gaps.add(taken, block[at])
+            if keepers is not None:
+                keeper.add(taken, at)
 
         together = Gaps(blocks)
-        for gaps in _in_threads(digest, self._batches("output_tokens"), lambda: Gaps(blocks)):
+        batches = self._batches("output_tokens")
+        for gaps, keeper in _in_threads(digest, batches, lambda: (Gaps(blocks), Keeper())):
             together.join(gaps)
+            if keepers is not None:
+                keepers.append(keeper)
         made = pl.DataFrame(
             {
                 "stall": pl.Series(stall).fill_nan(None),
@@ -278,15 +351,50 @@ class Measured:
         return tally.sample()
 
     def where(self, chosen: pl.Expr) -> Measured:
-        """Return the measurements of some of the calls."""
+        """Return the measurements of some of the calls; programs are made of those alone."""
+        if "kept" in self.__dict__:
+            return self._part(chosen, whole_programs=False)
         return replace(self, only=chosen if self.only is None else self.only & chosen)
 
     def cut(self, cut: Cut) -> Measured:
         """Return the measurements of a part of the run, all of it for the cut that leaves none out.
 
-        Raises InputError for what the run does not know.
+        The run's file is read once for all parts: ask for a cut before anything of chunks. Raises
+        InputError for what the run does not know.
         """
-        return self.where(cut.chosen(self.asked.columns)) if cut else self
+        asked = cut.chosen(self.asked.columns)
+        if not cut:
+            self.kept  # noqa: B018  # read now, for the parts to come
+            return self
+        return self._part(asked, cut.groups, whole_programs=True)
+
+    def _part(
+        self, chosen: pl.Expr, groups: tuple[Group, ...] = (), *, whole_programs: bool
+    ) -> Part:
+        return Part(
+            self.rows,
+            self.since_s,
+            self.only,
+            whole=self,
+            chosen=self._which(chosen),
+            groups=groups,
+            whole_programs=whole_programs,
+        )
+
+    def _which(self, chosen: pl.Expr) -> Bools:
+        """Return which of the calls are chosen: shape (calls,)."""
+        looked_at = self.columns("row", *chosen.meta.root_names())
+        return looked_at.with_columns(chosen=chosen.fill_null(False))["chosen"].to_numpy()
+
+    @property
+    def gaps_are(self) -> Literal["exact", "in buckets"]:
+        """How gaps of parts are taken: in buckets they are right to a twentieth of a percent."""
+        return "exact" if self.kept.exact else "in buckets"
+
+    @cached_property
+    def judgements(self) -> dict[SLO, pl.DataFrame]:
+        """The tables of `attainment.judged` so far, which parts of the run are parts of."""
+        return {}
 
     def _batches(self, *needs: str) -> Iterator[pl.DataFrame]:
         """Read the lists of the calls, and the columns that are needed beside them."""
@@ -318,6 +426,150 @@ class Measured:
         bounds = [f"{each}_{end}" for each in ("mean", *QUANTILES) for end in ("low", "high")]
         schema = {"metric": pl.String, "n": pl.Int64}
         return pl.DataFrame(rows, {**schema, **dict.fromkeys((*numbers, *bounds), pl.Float64)})
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Measured):
+    """The measurements of the `chosen` calls of `whole`, made of what that one knows already.
+
+    All of them are of each of `groups`. Programs whose first call is chosen are in it as they were
+    in the whole; without `whole_programs` they are made of chosen calls alone.
+    """
+
+    whole: Measured = field(kw_only=True)
+    chosen: Bools = field(kw_only=True)
+    groups: tuple[Group, ...] = field(kw_only=True)
+    whole_programs: bool = field(kw_only=True)
+
+    @cached_property
+    def asked(self) -> pl.DataFrame:
+        """The calls without what is made of their chunks."""
+        return self.of_calls(self.whole.asked)
+
+    @cached_property
+    def calls(self) -> pl.DataFrame:
+        """One row a call, as the whole has them."""
+        return self.of_calls(self.whole.calls)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of `calls`."""
+        return self.whole.names
+
+    def columns(self, *names: str) -> pl.DataFrame:
+        """Return columns of `calls`, and cut no others."""
+        return self.of_calls(self.whole.columns(*names))
+
+    def of_calls(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of a table that holds a row for each call of the whole."""
+        first, count = self._stretch
+        return table.filter(self._mask) if first is None else table.slice(first, count)
+
+    def of_programs(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of a table that holds a row for each program of the whole."""
+        return table.filter(pl.Series(self._begun))
+
+    @cached_property
+    def programs(self) -> pl.DataFrame:
+        """One row a program that begins with a chosen call, as the whole has them."""
+        whole = self.whole_programs
+        return self.of_programs(self.whole.programs) if whole else self._made_programs()
+
+    @cached_property
+    def program_of(self) -> Ints:
+        """The number of each call's program, in the order of their first calls here."""
+        program = self.whole.program_of[self.chosen]
+        places = np.arange(len(program))
+        first = np.empty(len(self.whole.first_calls), np.int64)
+        first[program[::-1]] = places[::-1]  # of several the last that is written stays
+        begins = first[program] == places
+        return np.asarray((np.cumsum(begins) - 1)[first[program]], np.int64)
+
+    def spread(self, name: str) -> Sample:
+        """Return the values of one metric where no interval is asked for: in one block."""
+        return self._sample(name, np.zeros(0, np.int64), 1)
+
+    def fluidity(self, first_s: float, gap_s: float) -> pl.Series:
+        """Return the share of token deadlines that each of `calls` met, null where not known."""
+        return self.of_calls(self.whole.fluidity(first_s, gap_s).to_frame()).to_series()
+
+    def where(self, chosen: pl.Expr) -> Measured:
+        """Return the measurements of some of the calls; programs are made of those alone."""
+        return self._part(chosen, whole_programs=False)
+
+    def cut(self, cut: Cut) -> Measured:
+        """Return the measurements of a part of this part."""
+        asked = cut.chosen(self.names)
+        return self._part(asked, cut.groups, whole_programs=True) if cut else self
+
+    @property
+    def kept(self) -> Kept:
+        """The gaps of each call of the whole."""
+        return self.whole.kept
+
+    def _part(
+        self, chosen: pl.Expr, groups: tuple[Group, ...] = (), *, whole_programs: bool
+    ) -> Part:
+        mask = np.zeros(len(self.chosen), np.bool_)
+        mask[self.chosen] = self._which(chosen)
+        every = (*self.groups, *groups)
+        return replace(self, chosen=mask, groups=every, whole_programs=whole_programs)
+
+    def _in_sections(self, name: str) -> Sample:
+        _, of_calls, blocks = self.sections
+        block = np.zeros(len(self.chosen), np.int64)
+        block[self.chosen] = of_calls
+        return self._sample(name, block, blocks)
+
+    def _sample(self, name: str, block: Ints, blocks: int) -> Sample:
+        """Return the values of a metric by the block of each call of the whole."""
+        per = METRICS[name].per
+        if per == "gap":
+            return self.kept.sample(name, self.chosen, block, blocks, self.groups)
+        if per == "program" and not self.whole_programs:
+            of_programs, _, blocks = self.sections if blocks > 1 else (None, None, 1)
+            return self._ranked(name).sample(None, of_programs, blocks)
+        ranked = self.whole._ranked(name)
+        if per == "call":
+            return ranked.sample(self.chosen, block, blocks)
+        begins = block[self.whole.first_calls] if blocks > 1 else block
+        return ranked.sample(self._begun, begins, blocks)
+
+    @cached_property
+    def _begun(self) -> Bools:
+        """Which programs of the whole begin with a chosen call."""
+        return self.chosen[self.whole.first_calls]
+
+    @cached_property
+    def _mask(self) -> pl.Series:
+        return pl.Series(self.chosen)
+
+    @cached_property
+    def _stretch(self) -> tuple[int | None, int]:
+        """Where the chosen calls begin and how many there are, if no other is between them."""
+        count = int(np.count_nonzero(self.chosen))
+        first = int(self.chosen.argmax()) if count else 0
+        alone = bool(self.chosen[first : first + count].all())
+        return (first if alone else None), count
+
+
+class _Distributions(Mapping[str, Sample]):
+    """The sample of every metric, made when it is asked for."""
+
+    def __init__(self, make: Callable[[str], Sample]) -> None:
+        self._make = make
+        self._made: dict[str, Sample] = {}
+
+    def __getitem__(self, name: str) -> Sample:
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(METRICS)
+
+    def __len__(self) -> int:
+        return len(METRICS)
 
 
 def _block_of(table: pl.DataFrame, owners: pl.DataFrame) -> Ints:

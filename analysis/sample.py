@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 def in_sections(count: int, many: int) -> Ints:
@@ -147,6 +148,34 @@ class Sample:
                 values, upto = self.values[inside], np.cumsum(self.weights[inside])
                 found[:, number] = [_quantile(values, upto, q) for q in quantiles]
         return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """Values in order, each with its `owner`: the row of a table that it is of. Shape (n,) both.
+
+    A sample of some of the rows is a part of it, and needs no sorting.
+    """
+
+    values: Floats
+    owner: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, values: Floats, owner: npt.ArrayLike | None = None) -> Ranked:
+        """Put values in order, without those that are NaN; without `owner` each is of its row."""
+        known = np.flatnonzero(~np.isnan(values))
+        order = known[np.argsort(values[known])].astype(np.int32)
+        return cls(values[order], order if owner is None else np.asarray(owner, np.int32)[order])
+
+    def sample(self, chosen: Bools | None, block: Ints | None = None, blocks: int = 1) -> Sample:
+        """Return the values of the chosen rows, None for all; `block` is that of each row."""
+        values, owner = self.values, self.owner
+        if chosen is not None:
+            kept = chosen[owner]
+            values, owner = values[kept], owner[kept] if block is not None else owner
+        zeros = np.zeros(len(values), np.int64)
+        within = zeros if block is None or blocks == 1 else block[owner]
+        return Sample(values, np.ones(len(values), np.int64), within, blocks)
 
 
 def _quantile(ascending: Floats, upto: Ints, q: float) -> float:
