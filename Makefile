@@ -11,7 +11,7 @@ demo: .venv/core
 
 # What measures time, or is interrupted, has the machine to itself; all else runs on all cores.
 TIMED := $(addprefix tests/loadgen/test_,real_traces.py runner.py calibrate.py resume.py crew.py worker.py) \
-	tests/cli/test_interrupt.py
+	tests/cli/test_interrupt.py tests/dashboards/grafana/test_queries.py
 
 # All cores are busy with tests: threads of numpy's own would only be in their way.
 test: export OMP_NUM_THREADS = 1
