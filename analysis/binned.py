@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -10,38 +11,56 @@ import polars as pl
 from polars import col
 
 from servescope.analysis.intervals import fewest
+from servescope.analysis.metrics import QUANTILES
 from servescope.analysis.sample import Floats
 
 BINS = 200
 
 
 def quantiles_over(
-    calls: pl.DataFrame, x: str, y: str, *, bins: int = BINS, logarithmic: bool = False
+    calls: pl.DataFrame,
+    x: str,
+    y: str,
+    *,
+    bins: int = BINS,
+    logarithmic: bool = False,
+    quantiles: Mapping[str, float] = QUANTILES,
 ) -> pl.DataFrame:
-    """Return a row a bin of `x` that holds values of `y`: x (their mean), n, p50, p90, p99.
+    """Return a row a bin of `x` that holds values of `y`: x (their mean), n, and the quantiles.
 
     Bins are equally wide, on a log scale if `logarithmic` (x below 1 stands in the first bin).
-    p90 and p99 are null in a bin of fewer values than they need (`intervals.fewest`).
+    Quantiles but the median are null in a bin of fewer values than they need (`intervals.fewest`).
     """
-    known = calls.select(x=col(x).cast(pl.Float64), y=col(y)).drop_nulls()
+    known = calls.select(x=col(x).cast(pl.Float64), y=col(y).cast(pl.Float64)).drop_nulls()
     if known.is_empty():
-        return pl.DataFrame(schema=dict.fromkeys(("x", "n", "p50", "p90", "p99"), pl.Float64))
-    place = col("x").clip(1.0).log() if logarithmic else col("x")
-    low, high = known.select(low=place.min(), high=place.max()).row(0)
-    width = (high - low) / bins or 1.0
-    return (
-        known.group_by(((place - low) / width).floor().clip(0, bins - 1).alias("bin"))
-        .agg(
-            x=col("x").mean(),
-            n=pl.len(),
-            p50=col("y").quantile(0.5, "equiprobable"),
-            **{
-                name: pl.when(pl.len() >= fewest(q)).then(col("y").quantile(q, "equiprobable"))
-                for name, q in (("p90", 0.9), ("p99", 0.99))
-            },
-        )
-        .sort("bin")
-        .drop("bin")
+        return pl.DataFrame(schema=dict.fromkeys(("x", "n", *quantiles), pl.Float64))
+    at, values = known["x"].to_numpy(), known["y"].to_numpy()
+    place = np.log(at.clip(1.0)) if logarithmic else at
+    width = float(np.ptp(place)) / bins or 1.0
+    number = ((place - place.min()) / width).clip(0, bins - 1).astype(np.int16)
+    if (np.diff(number) < 0).any():  # calls in the order of due times need no sorting by them
+        order = np.argsort(number, kind="stable")
+        at, values, number = at[order], values[order], number[order]
+    begins = np.flatnonzero(np.diff(number, prepend=-1))
+    sizes = np.diff(begins, append=len(number))
+    inside = [np.sort(part) for part in np.split(values, begins[1:])]
+    return pl.DataFrame(
+        {
+            "x": np.add.reduceat(at, begins) / sizes,
+            "n": sizes,
+            **{name: _quantile_of_each(inside, q) for name, q in quantiles.items()},
+        }
+    )
+
+
+def _quantile_of_each(bins: list[Floats], q: float) -> pl.Series:
+    """Return a quantile of the values of each bin in order, null of too few for it."""
+    needs = 1 if q == 0.5 else fewest(q)
+    ranks = [max(math.ceil(len(part) * q) - 1, 0) for part in bins]
+    found = zip(bins, ranks, strict=True)
+    return pl.Series(
+        [float(part[rank]) if len(part) >= needs else None for part, rank in found],
+        dtype=pl.Float64,
     )
 
 

@@ -13,6 +13,12 @@ def test_each_bin_has_the_quantiles_of_its_own_values() -> None:
     assert table.rows() == [(0.0, 300, 150.0, 270.0, 297.0), (10.0, 4, 8.0, None, None)]
 
 
+def test_other_quantiles_need_as_many_values_on_either_side() -> None:
+    calls = pl.DataFrame({"t": [0.0] * 29 + [10.0] * 28, "y": [*range(1, 30), *range(1, 29)]})
+    table = quantiles_over(calls, "t", "y", bins=2, quantiles={"p10": 0.1, "p50": 0.5})
+    assert table.rows() == [(0.0, 29, 3.0, 15.0), (10.0, 28, None, 14.0)]
+
+
 def test_bins_on_a_log_scale_tell_short_from_long() -> None:
     calls = pl.DataFrame({"x": [0, 1, 10, 100, 1000], "y": [1.0, 2.0, 3.0, 4.0, 5.0]})
     table = quantiles_over(calls, "x", "y", bins=3, logarithmic=True)
