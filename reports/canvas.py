@@ -57,6 +57,24 @@ def line_of(index: int, width: float = 2.0) -> dict[str, Any]:
     }
 
 
+def shade(
+    figure: go.Figure, low: tuple[Floats, Floats], high: tuple[Floats, Floats], index: int
+) -> None:
+    """Shade what lies between two lines, each its x and y, in the colour of the run's line."""
+    colour = PALETTE[index % len(PALETTE)]
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    figure.add_scatter(
+        x=[*short(high[0]), *short(low[0])[::-1]],
+        y=[*short(high[1]), *short(low[1])[::-1]],
+        fill="toself",
+        fillcolor=f"rgba({red},{green},{blue},0.18)",
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
 def short(values: Floats) -> list[float]:
     """Return numbers to five significant digits: more is not seen, and makes a page heavy."""
     return [float(f"{value:.5g}") for value in values]

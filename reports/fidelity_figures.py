@@ -21,6 +21,7 @@ from servescope.reports.canvas import (
     canvas,
     line_of,
     literal,
+    shade,
     short,
 )
 from servescope.reports.trace_figures import densities
@@ -68,7 +69,7 @@ def overlaid(
         at = short(known["x"].to_numpy())
         if not log_y:
             figure.update_yaxes(rangemode="tozero")
-        _band(figure, at, known, log_y=log_y)
+        _band(figure, known, log_y=log_y)
         for index, (column, name) in enumerate((("real", "real"), ("synthetic", "synthetic"))):
             values = [v if v > 0 or not log_y else None for v in short(known[column].to_numpy())]
             figure.add_scatter(
@@ -86,26 +87,15 @@ def overlaid(
     return draw
 
 
-def _band(figure: go.Figure, at: list[float], curve: pl.DataFrame, *, log_y: bool) -> None:
+def _band(figure: go.Figure, curve: pl.DataFrame, *, log_y: bool) -> None:
     """Shade where 9 of 10 synthetic traces are; nothing of a single one."""
-    low, high = (curve[c].to_numpy() for c in ("low", "high"))
+    at, low, high = (curve[c].to_numpy() for c in ("x", "low", "high"))
     if (low == high).all():
         return
     if log_y:
         low = np.maximum(low, high[high > 0].min() / 10 if (high > 0).any() else 1e-9)
         high = np.maximum(high, low)
-    colour = PALETTE[_MADE]
-    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
-    figure.add_scatter(
-        x=[*at, *at[::-1]],
-        y=[*short(high), *short(low)[::-1]],
-        fill="toself",
-        fillcolor=f"rgba({red},{green},{blue},0.18)",
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-        showlegend=False,
-    )
+    shade(figure, (at, low), (at, high), _MADE)
 
 
 def over_time(curve: pl.DataFrame) -> go.Figure | None:
@@ -144,18 +134,8 @@ def quantiles(curve: pl.DataFrame) -> go.Figure | None:
     figure.update_yaxes(**LOG, tickformat="~%", dtick=1)
     real, made, low, high = turned
     if not low["t"].equals(high["t"]):
-        colour = PALETTE[_MADE]
-        red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
-        figure.add_scatter(
-            x=[*short(high["t"].to_numpy()), *short(low["t"].to_numpy())[::-1]],
-            y=[*short(high["above"].to_numpy()), *short(low["above"].to_numpy())[::-1]],
-            fill="toself",
-            fillcolor=f"rgba({red},{green},{blue},0.18)",
-            line={"width": 0},
-            mode="lines",
-            hoverinfo="skip",
-            showlegend=False,
-        )
+        quick, slow = ((each["t"].to_numpy(), each["above"].to_numpy()) for each in (low, high))
+        shade(figure, quick, slow, _MADE)
     for index, (name, each) in enumerate((("real", real), ("synthetic", made))):
         figure.add_scatter(
             x=short(each["t"].to_numpy()),

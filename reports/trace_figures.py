@@ -23,6 +23,7 @@ from servescope.reports.canvas import (
     canvas,
     line_of,
     literal,
+    shade,
     short,
 )
 
@@ -62,19 +63,8 @@ def _band(figure: go.Figure, table: pl.DataFrame, x: str, low: str, high: str, i
     known = sampled(table.drop_nulls([x, low, high]), _MOST)
     if known.is_empty():
         return
-    at = short(known[x].cast(pl.Float64).to_numpy())
-    colour = PALETTE[index % len(PALETTE)]
-    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
-    figure.add_scatter(
-        x=[*at, *at[::-1]],
-        y=[*short(known[high].to_numpy()), *short(known[low].to_numpy())[::-1]],
-        fill="toself",
-        fillcolor=f"rgba({red},{green},{blue},0.15)",
-        line={"width": 0},
-        hoverinfo="skip",
-        showlegend=False,
-        mode="lines",
-    )
+    at, bottom, top = (known[each].cast(pl.Float64).to_numpy() for each in (x, low, high))
+    shade(figure, (at, bottom), (at, top), index)
 
 
 def _drawn(figure: go.Figure, *, several: bool) -> go.Figure | None:
