@@ -142,6 +142,21 @@ def pair(arms: Sequence[Arm], names: Sequence[str]) -> Pairing:
     )
 
 
+def differences(a: Measured, b: Measured, metric: str) -> pl.DataFrame:
+    """Return a row a call that both runs answered: call_id, due_s, input_tokens, difference.
+
+    `difference` is a metric of calls in `b` less the same in `a`, in its unit; due_s and
+    input_tokens are those of `a`. A call that one of them failed has none and is left out.
+    """
+    theirs = b.calls.select("call_id", theirs=metric)
+    return (
+        a.calls.select("call_id", "due_s", "input_tokens", metric)
+        .join(theirs, on="call_id", maintain_order="left")
+        .select("call_id", "due_s", "input_tokens", difference=pl.col("theirs") - pl.col(metric))
+        .drop_nulls("difference")
+    )
+
+
 def _whole(arms: Sequence[Arm], repeat: int) -> tuple[pl.DataFrame, int, int]:
     """Return the programs of which all arms hold the same calls, with when they first began.
 

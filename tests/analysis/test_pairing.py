@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from servescope.analysis import compare
+from servescope.analysis import Measured, compare
+from servescope.analysis.pairing import differences
 from servescope.traces import Run
 from servescope.traces.errors import InputError
 from servescope.traces.results import Result
@@ -63,3 +64,13 @@ def ours(tmp_path: Path) -> Run:
     run = a_run(tmp_path, "ours")
     run.write_info(msgspec.structs.replace(run.info, imported=None, plan_sha256="another"))
     return run
+
+
+def test_the_same_call_is_compared_with_itself_whatever_the_order(
+    call: Any, failed: Any, a_run: Any
+) -> None:
+    """The challenger's TTFT is 0.5 s longer for `a`, 0.25 s shorter for `b`; `c` failed there."""
+    ours = [call("a", 0.0, 1.0), call("b", 1.0, 2.0, input_tokens=99), call("c", 2.0, 3.0)]
+    theirs = [failed("c", 2.0), call("b", 1.5, 2.25), call("a", 0.0, 1.5), call("d", 3.0, 4.0)]
+    table = differences(Measured.of(a_run(ours)), Measured.of(a_run(theirs)), "ttft")
+    assert table.rows() == [("a", 0.0, 10, 0.5), ("b", 1.0, 99, -0.25)]

@@ -39,12 +39,17 @@ def drawn() -> list[Figure]:
         "dispatched_s": 0.0, "sent_s": 0.0, "first_token_s": 1.0, "end_s": 2.0,
     }  # fmt: skip
     program = Timeline(Measured(frame_of_rows([row]).lazy()), "p")
-    loads = pl.DataFrame({"system": [NASTY, NASTY, "b", "b"], "workload": "w",
-                          "offered_rps": [1.0, 2.0] * 2, "ttft_p99_s": [0.1, 0.2] * 2}).with_columns(
-        pl.lit(None, pl.Float64).alias(name)
-        for name in ("tpot_p99_s", "attainment", "goodput_rps", "served_rps", "rate_rps",
-                     "speed_up")
-    )  # fmt: skip
+    unsaid = dict.fromkeys(
+        ("tpot_p99_s", "attainment", "goodput_rps", "served_rps", "rate_rps", "speed_up")
+    )
+    loads = pl.DataFrame(
+        [
+            {"system": system, "workload": "w", "offered_rps": rate, "ttft_p99_s": 0.1, **unsaid}
+            for system in (NASTY, "b")
+            for rate in (1.0, 2.0)
+        ],
+        schema_overrides=dict.fromkeys(unsaid, pl.Float64),
+    )
     clients = pl.DataFrame({"client": NASTY, "share": [0.1, 0.2], "cv": [1.0, 2.0]})
     mix = pl.DataFrame({"t_s": [0.0, 1.0], "of": NASTY, "share": [1.0, 1.0]})
     gaps = pl.DataFrame({"turn": [0, 1], "input_p50": [1.0, 2.0]})

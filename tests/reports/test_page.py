@@ -37,7 +37,7 @@ def test_the_page_is_drawn_whole_without_network_or_errors(
 ) -> None:
     with chromium.sound_page(browser, pages[kind], width) as page:
         figures = page.locator(".plotly-graph-div")
-        assert figures.count() == (10 if kind == "pair" else 8)
+        assert figures.count() == (14 if kind == "pair" else 8)
         for figure in figures.all():
             box = figure.bounding_box()
             assert box is not None
