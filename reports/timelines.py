@@ -146,10 +146,21 @@ def in_flight(steps: Mapping[str, tuple[Floats, Floats]]) -> go.Figure:
     return figure
 
 
+# What servers say over time: its axis, and how to read it.
+QUANTITIES = {
+    "running": ("calls running", "Calls that the server computes at once, as it says."),
+    "waiting": ("calls waiting", "Calls in the server's queue: what no step had room for."),
+    "kv_usage": (
+        "KV cache in use",
+        "Share of the KV cache in use; near 1, calls wait or are preempted.",
+    ),
+}
+
+
 def said_by_servers(series: Mapping[str, pl.DataFrame], quantity: str) -> go.Figure | None:
     """Draw what the servers of each run said over time, a line a replica; None if none says it."""
-    titles = {"running": "calls running", "waiting": "calls waiting", "kv_usage": "KV cache in use"}
-    figure = canvas("s since start", titles[quantity])
+    title, _ = QUANTITIES[quantity]
+    figure = canvas("s since start", title)
     figure.update_yaxes(rangemode="tozero", tickformat="~%" if quantity == "kv_usage" else ",~r")
     number = 0
     for run, table in series.items():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import polars as pl
-
 from servescope.analysis import servers
 from servescope.reports import timelines
 from servescope.reports.blocks import Cell, Column, Figure, Section, Table, told
@@ -39,7 +37,7 @@ def server(story: Story) -> Section | None:
     """Show queue, KV use and totals of every server that says them."""
     rows: list[dict[str, Cell]] = []
     for name, series in story.servers.items():
-        received = _received(story.named[name].trace.collect())
+        received = story.received[name]
         for each in servers.summaries(series):
             known: dict[str, Cell] = {
                 column.key: getattr(each, column.key)
@@ -48,8 +46,8 @@ def server(story: Story) -> Section | None:
             }
             rows.append({"run": name, "received_tokens": received.get(each.replica), **known})
     gpus: list[dict[str, Cell]] = []
-    for name, run in story.named.items():
-        for gpu in servers.gpus(run.server) if run.server is not None else ():
+    for name, whole in story.wholes.items():
+        for gpu in whole.gpus:
             memory = gpu.memory_peak_bytes
             gpus.append(
                 {
@@ -70,20 +68,10 @@ def server(story: Story) -> Section | None:
         if any(run.info.warmup_s for run in story.runs):
             says += " The warm-up counts here."
         blocks.append(Table(told(_COLUMNS, rows), rows, says))
-        for quantity, text in (
-            ("running", "Calls that the server computes at once, as it says."),
-            ("waiting", "Calls in the server's queue: what no step had room for."),
-            ("kv_usage", "Share of the KV cache in use; near 1, calls wait or are preempted."),
-        ):
+        for quantity, (_, text) in timelines.QUANTITIES.items():
             picture = timelines.said_by_servers(story.servers, quantity)
             if picture is not None:
                 blocks.append(Figure(picture, text))
     if gpus:
         blocks.append(Table(told(_GPU, gpus), gpus))
     return Section("server", "What the servers say", tuple(blocks)) if blocks else None
-
-
-def _received(calls: pl.DataFrame) -> dict[str, int]:
-    """Return how many tokens each replica's answers held."""
-    counted = calls.group_by("replica").agg(pl.col("output_tokens").sum())
-    return {str(replica): int(tokens) for replica, tokens in counted.iter_rows() if replica}
