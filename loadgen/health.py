@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from servescope.analysis.buckets import Buckets
+from servescope.loadgen.counts import Counts
 from servescope.loadgen.messages import Beat
 
 FEW_ARRIVALS = 50  # below that, nothing is said of the arrival process
@@ -130,20 +132,11 @@ class Health:
         """Read lag and arrivals off the calls that were sent; the rest is what the workers said."""
         lag = calls["dispatched_s"] - calls["admitted_s"]
         late = pl.Series([s for each in late_s.values() for s in each], dtype=pl.Float64)
-        workers = tuple(
-            {
-                "worker": number,
-                "cpu_share": beat.cpu_s / beat.wall_s if beat.wall_s > 0 else 0.0,
-                "rss_bytes": beat.rss_bytes,
-                "calls": beat.sent,
-            }
-            for number, beat in sorted(beats.items())
-        )
         tokens, rate = _busiest(calls)
         return cls(
             lag_p50_s=_quantile(lag, 0.5),
             lag_p99_s=_quantile(lag, 0.99),
-            lag_tail_s=_quantile(lag, min(0.99, max(0.0, 1 - 2 / max(1, lag.count())))),
+            lag_tail_s=_quantile(lag, _tail(lag.count())),
             lag_max_s=_quantile(lag, 1.0),
             wait_p50_s=_quantile(calls["admitted_s"] - calls["due_s"], 0.5),
             wait_p99_s=_quantile(calls["admitted_s"] - calls["due_s"], 0.99),
@@ -151,21 +144,73 @@ class Health:
             late_p50_s=_quantile(late, 0.5),
             late_p99_s=_quantile(late, 0.99),
             stall_max_s=max(late, default=0.0),
-            cpu_share=max((w["cpu_share"] for w in workers), default=0.0),
-            rss_bytes=max((beat.rss_bytes for beat in beats.values()), default=0),
             steal_share=steal_share,
             uncounted=uncounted,
-            reconnects=sum(beat.reconnects for beat in beats.values()),
-            inexact=sum(beat.inexact for beat in beats.values()),
             tokens_per_s=tokens,
             calls_per_s=rate,
             arrivals=_arrivals(calls),
-            workers=workers,
+            **_of_workers(beats),
+        )
+
+    @classmethod
+    def so_far(
+        cls,
+        counts: Counts,
+        beats: Mapping[int, Beat],
+        late: Buckets,
+        uncounted: int = 0,
+        steal_share: float | None = None,
+    ) -> Health:
+        """Read what can be told of a run that goes on off its counts, right to 1.2 %.
+
+        Waits, calls a second and arrivals are not among it.
+        """
+        lag, connect = counts.times["lag"], counts.times["connect"]
+        return cls(
+            lag_p50_s=lag.quantile(0.5),
+            lag_p99_s=lag.quantile(0.99),
+            lag_tail_s=lag.quantile(_tail(len(lag))),
+            lag_max_s=lag.longest_s if len(lag) else None,
+            wait_p50_s=None,
+            wait_p99_s=None,
+            connect_p99_s=connect.quantile(0.99),
+            late_p50_s=late.quantile(0.5),
+            late_p99_s=late.quantile(0.99),
+            stall_max_s=late.longest_s,
+            steal_share=steal_share,
+            uncounted=uncounted,
+            tokens_per_s=counts.tokens_per_s,
+            **_of_workers(beats),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers by name."""
         return asdict(self)
+
+
+def _of_workers(beats: Mapping[int, Beat]) -> dict[str, Any]:
+    """Return what the workers said last of themselves, by the fields of Health."""
+    workers = tuple(
+        {
+            "worker": number,
+            "cpu_share": beat.cpu_s / beat.wall_s if beat.wall_s > 0 else 0.0,
+            "rss_bytes": beat.rss_bytes,
+            "calls": beat.sent,
+        }
+        for number, beat in sorted(beats.items())
+    )
+    return {
+        "cpu_share": max((w["cpu_share"] for w in workers), default=0.0),
+        "rss_bytes": max((beat.rss_bytes for beat in beats.values()), default=0),
+        "reconnects": sum(beat.reconnects for beat in beats.values()),
+        "inexact": sum(beat.inexact for beat in beats.values()),
+        "workers": workers,
+    }
+
+
+def _tail(count: int) -> float:
+    """Return the share below the tail of so many lags: p99, or all but two in short runs."""
+    return min(0.99, max(0.0, 1 - 2 / max(1, count)))
 
 
 def _arrivals(calls: pl.DataFrame) -> Arrivals | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -57,20 +57,14 @@ def judge(
 ) -> tuple[Validity, tuple[str, ...]]:
     """Return whether a run is valid, suspect or invalid, and every doubt with its mend."""
     doubts = Doubts()
-    if calls.height and not (calls["status"] == OK).any():
-        doubts.say(
-            "No call was served: there is nothing to measure; look into the server's log.",
-            "invalid",
-        )
+    _judge_served(doubts, _statuses(calls))
     for failure in failures:
         doubts.say(
             f"{failure.splitlines()[0].rstrip('.')}. What it had in flight is lost, and the others"
             " were stopped; --resume sends the rest.",
             "invalid",
         )
-    _judge_client(doubts, health, calls)
-    if calibration is not None:
-        _judge_load(doubts, health, calibration)
+    _judge_client(doubts, health, _gap_tail_s(calls), calibration)
     if health.arrivals:
         _judge_arrivals(doubts, health.arrivals)
     _judge_tokens(doubts, calls, plan, health)
@@ -79,6 +73,55 @@ def judge(
         doubts.validity = "suspect" if doubts.validity == "valid" else doubts.validity
     for doubt in call_doubts(calls, plan, interrupted=interrupted):
         doubts.say(doubt)
+    _tell_of_connections(doubts, health)
+    return doubts.validity, doubts.all()
+
+
+def judge_so_far(
+    statuses: Mapping[str, int],
+    health: Health,
+    gap_tail_s: float | None,
+    *,
+    calibration: Calibration | None = None,
+) -> tuple[Validity, tuple[str, ...]]:
+    """Return what can be told of a run that goes on: how the client does, what calls came to.
+
+    `statuses` counts how they ended; `gap_tail_s` is the p99 of gaps between chunks. Arrivals,
+    lengths and the server's cache are judged once all calls have ended.
+    """
+    doubts = Doubts()
+    _judge_served(doubts, statuses)
+    _judge_client(doubts, health, gap_tail_s, calibration)
+    if failed := _told_failures(statuses):
+        doubts.say(failed)
+    _tell_of_connections(doubts, health)
+    return doubts.validity, doubts.all()
+
+
+def _statuses(calls: pl.DataFrame) -> dict[str, int]:
+    """Count how calls ended, the commonest way first."""
+    return dict(calls["status"].drop_nulls().value_counts(sort=True).iter_rows())
+
+
+def _judge_served(doubts: Doubts, statuses: Mapping[str, int]) -> None:
+    if statuses and not statuses.get(OK):
+        doubts.say(
+            "No call was served: there is nothing to measure; look into the server's log.",
+            "invalid",
+        )
+
+
+def _told_failures(statuses: Mapping[str, int]) -> str | None:
+    """Say how many calls failed and how, the commonest kind first; None if none did."""
+    kinds = {status: count for status, count in statuses.items() if status != OK}
+    if not kinds:
+        return None
+    listed = sorted(kinds.items(), key=lambda kind: kind[1], reverse=True)
+    told = ", ".join(f"{count} {kind}" for kind, count in listed)
+    return f"{sum(kinds.values())} of {sum(statuses.values())} calls failed ({told})."
+
+
+def _tell_of_connections(doubts: Doubts, health: Health) -> None:
     connect = health.connect_p99_s
     if connect is not None and connect > LONG_CONNECT_S:
         doubts.say(
@@ -89,7 +132,6 @@ def judge(
         doubts.say(
             f"{health.uncounted} answers came without usage: their chunks are counted as tokens."
         )
-    return doubts.validity, doubts.all()
 
 
 def call_doubts(calls: pl.DataFrame, plan: pl.DataFrame, *, interrupted: bool) -> list[str]:
@@ -101,10 +143,8 @@ def call_doubts(calls: pl.DataFrame, plan: pl.DataFrame, *, interrupted: bool) -
             f"The run was interrupted: {ended} of {plan.height} calls were sent and ended; the"
             " unsent rest of a program that had begun counts as failed."
         )
-    kinds = calls.filter(pl.col("status") != OK)["status"].value_counts(sort=True)
-    if not kinds.is_empty():
-        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.iter_rows())
-        doubts.append(f"{kinds['count'].sum()} of {calls.height} calls failed ({listed}).")
+    if failed := _told_failures(_statuses(calls)):
+        doubts.append(failed)
     served = calls.filter((pl.col("status") == OK) & (pl.col("output_tokens") > 1))
     chunks = served["chunk_s"].list.len()
     at_once = int((chunks == 1).sum())
@@ -120,7 +160,9 @@ def call_doubts(calls: pl.DataFrame, plan: pl.DataFrame, *, interrupted: bool) -
     return doubts
 
 
-def _judge_client(doubts: Doubts, health: Health, calls: pl.DataFrame) -> None:
+def _judge_client(
+    doubts: Doubts, health: Health, gap_tail_s: float | None, calibration: Calibration | None
+) -> None:
     lag = health.lag_tail_s
     if lag is not None and lag > SUSPECT_LAG_S:
         doubts.say(
@@ -134,13 +176,13 @@ def _judge_client(doubts: Doubts, health: Health, calls: pl.DataFrame) -> None:
             " may be its own; run it on an idle machine.",
             "suspect",
         )
-    tail = _gap_tail_s(calls)
-    if health.late_p99_s is not None and tail and health.late_p99_s > SUSPECT_STAMP * tail:
+    tail, late_s = gap_tail_s, health.late_p99_s
+    if late_s is not None and tail and late_s > SUSPECT_STAMP * tail:
         doubts.say(
-            f"Stamps of chunks are up to {health.late_p99_s * 1000:.1f} ms late at p99, where gaps"
+            f"Stamps of chunks are up to {late_s * 1000:.1f} ms late at p99, where gaps"
             f" between chunks are {tail * 1000:.1f} ms at p99; give the client more workers, or"
             " replay more slowly.",
-            "invalid" if health.late_p99_s > INVALID_STAMP * tail else "suspect",
+            "invalid" if late_s > INVALID_STAMP * tail else "suspect",
         )
     if health.cpu_share > SUSPECT_CPU:
         doubts.say(
@@ -154,6 +196,8 @@ def _judge_client(doubts: Doubts, health: Health, calls: pl.DataFrame) -> None:
             " looks like the server may be they; repeat the run.",
             "suspect",
         )
+    if calibration is not None:
+        _judge_load(doubts, health, calibration)
 
 
 def _judge_load(doubts: Doubts, health: Health, calibration: Calibration) -> None:

@@ -1,11 +1,14 @@
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 import pytest
 
+from servescope.analysis.buckets import Buckets
+from servescope.loadgen.counts import Counts
 from servescope.loadgen.health import Health
 from servescope.loadgen.messages import Beat
-from servescope.loadgen.validity import judge
+from servescope.loadgen.validity import judge, judge_so_far
 from servescope.traces.run import frame_of_rows
 
 
@@ -183,3 +186,27 @@ def test_a_run_that_served_nothing_is_invalid() -> None:
     validity, doubts = judged(calls(status="connection"))
     assert validity == "invalid"
     assert "No call was served" in doubts
+
+
+@pytest.mark.parametrize("lag_s", [0.004, 0.02, 0.2])
+@pytest.mark.parametrize("cpu", [0.3, 0.97])
+@pytest.mark.parametrize("late_s", [0.0, 0.001, 0.2])
+@pytest.mark.parametrize("status", ["ok", "http_503"])
+def test_a_run_that_goes_on_is_judged_as_it_will_be_of_what_is_known_of_the_client(
+    lag_s: float, cpu: float, late_s: float, status: str
+) -> None:
+    table = calls(lag_s, status=status).with_columns(
+        chunk_s=pl.concat_list([pl.col("sent_s") + 0.01 * n for n in range(10)])
+    )
+    late = [late_s] * 200
+    health = health_of(table, cpu, late)
+    counts, stamps = Counts(PLAN.with_columns(program_id="call_id")), Buckets()
+    for part in table.iter_slices(30):
+        counts.take(part)
+    stamps.add(np.array(late))
+    beats = {0: Beat(200, 0, 0, 0.0, [], cpu * 10, 10.0, 0, 0)}
+    so_far = Health.so_far(counts, beats, stamps)
+    expected, said = judge(table, PLAN, health, interrupted=False)
+    validity, doubts = judge_so_far(counts.statuses, so_far, counts.gaps.quantile(0.99))
+    assert validity == expected
+    assert [text[:26] for text in doubts] == [text[:26] for text in said]
