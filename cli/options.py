@@ -174,16 +174,17 @@ def checked(struct: type[Struct], **fields: object) -> Struct:
         raise InputError(f"--{option} cannot be that: {wrong}.", "See --help.") from None
 
 
-def from_file(context: typer.Context, path: Path, name: str | None) -> Experiment:
+def from_file(context: typer.Context, path: Path, name: str | None, *allowed: str) -> Experiment:
     """Read an experiment file given in place of a trace; it says everything but --out and --name.
 
-    Raises InputError for any other option beside it: one of the two would be ignored.
+    Raises InputError for any other option beside it that is not `allowed`: one of the two would be
+    ignored.
     """
     import msgspec
 
     from servescope.loadgen import experiment as experiments
 
-    alone(context, "name")
+    alone(context, "name", *allowed)
     experiment = experiments.read(path)
     return msgspec.structs.replace(experiment, name=name) if name else experiment
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -27,7 +29,11 @@ from servescope.cli.options import (
 from servescope.cli.options import slo as read_slo
 from servescope.cli.workload_options import Asked
 
-WHERE, HOW, PACE, ROUTE = "Endpoint", "Requests", "Pacing", "Replicas"
+if TYPE_CHECKING:
+    from servescope.loadgen.exporter import Exporter
+
+WATCHING = ("metrics_port", "metrics_host")  # what may stand beside an experiment file
+WHERE, HOW, PACE, ROUTE, WATCH = "Endpoint", "Requests", "Pacing", "Replicas", "Watching"
 
 
 @grouped(workload=Asked)
@@ -204,6 +210,24 @@ def replay(
             "--priority-param", help="A parameter of it, key=value.", rich_help_panel=ROUTE
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            min=0,
+            max=65535,
+            help="Show Prometheus what the client sees, on this port; 0 takes any free one.",
+            rich_help_panel=WATCH,
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str,
+        typer.Option(
+            "--metrics-host",
+            help="Address of that port; nobody is asked who they are.",
+            rich_help_panel=WATCH,
+        ),
+    ] = "127.0.0.1",
     resume: Annotated[
         bool,
         typer.Option(
@@ -233,16 +257,19 @@ def replay(
     if resume:
         from servescope.loadgen import runner
 
-        alone(context, "resume", "quiet")
+        alone(context, "resume", "quiet", *WATCHING)
         if workload.trace is None:
             raise InputError("It is not said which run goes on.", "Name its folder.")
-        with console.progress(f"resuming {workload.trace}", quiet=quiet) as show:
-            run = runner.resume(Path(workload.trace), show, step_back=True)
+        with (
+            _exporter(metrics_host, metrics_port) as exporter,
+            console.progress(f"resuming {workload.trace}", quiet=quiet) as show,
+        ):
+            run = runner.resume(Path(workload.trace), show, step_back=True, exporter=exporter)
         conclude(run, as_json, quiet=quiet)
         return
     urls = base_url or ["http://127.0.0.1:8000"]
     if workload.experiment_file:
-        experiment = from_file(context, Path(workload.experiment_file), name)
+        experiment = from_file(context, Path(workload.experiment_file), name, *WATCHING)
     else:
         experiment = checked(
             Experiment,
@@ -279,15 +306,36 @@ def replay(
             warmup_s=warmup,
         )
     endpoint_asked = experiment.endpoint
-    with Crew((endpoint_asked and endpoint_asked.workers) or 1) as crew:  # loads while we do
+    with (
+        _exporter(metrics_host, metrics_port) as exporter,
+        Crew((endpoint_asked and endpoint_asked.workers) or 1) as crew,  # loads while we do
+    ):
         from servescope.loadgen import runner
 
         read_slo(experiment.slo)  # a mistake in it should not wait for the end of the replay
         with console.progress(f"replaying {workload.name}", quiet=quiet) as show:
             run = runner.replay(
-                experiment, run_directory(out, experiment.name), show, crew, step_back=True
+                experiment,
+                run_directory(out, experiment.name),
+                show,
+                crew,
+                step_back=True,
+                exporter=exporter,
             )
     conclude(run, as_json, quiet=quiet)
+
+
+@contextmanager
+def _exporter(host: str, port: int | None) -> Iterator[Exporter | None]:
+    """Take the place where metrics are shown, before anything is sent; None if nobody asked."""
+    if port is None:
+        yield None
+        return
+    from servescope.loadgen.exporter import Exporter
+
+    with Exporter.listening(host, port) as exporter:
+        console.say(f"Prometheus finds the client's metrics at {exporter.url}")
+        yield exporter
 
 
 def _count(workers: str) -> int:

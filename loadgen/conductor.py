@@ -14,6 +14,7 @@ import polars as pl
 from servescope.analysis.attainment import judged
 from servescope.analysis.measured import Measured
 from servescope.analysis.slo import SLO
+from servescope.loadgen.counts import Counts
 from servescope.loadgen.endpoints import Dialect
 from servescope.loadgen.messages import Beat, Ended
 from servescope.loadgen.records import Journal, Record, record_of
@@ -73,8 +74,10 @@ class Conductor:
         done: bool,
         secrets: Sequence[str] = (),
         slo: SLO | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self.tally = Tally(planned)
+        self.counts = counts
         self.beats: dict[int, Beat] = {}
         self.late_s: dict[int, list[float]] = {}
         self.zero_s = 0.0  # the run's second 0 on the monotonic clock
@@ -132,17 +135,29 @@ class Conductor:
         """Flush the journal now and then, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_S)
-            rows = self._journal.flush()
-            if self._slo and rows is not None:
-                self._unjudged.append(rows)
-                if len(self._unjudged) >= JUDGE_EVERY:
-                    self._judge(self._slo)
+            self._write()
+            if len(self._unjudged) >= JUDGE_EVERY:
+                self._judge()
 
-    def _judge(self, slo: SLO) -> None:
-        table = judged(Measured(pl.concat(self._unjudged).lazy()), slo)
+    def _write(self) -> None:
+        rows = self._journal.flush()
+        if rows is None:
+            return
+        if self.counts is not None:
+            with suppress(Exception):  # as a display that fails
+                self.counts.take(rows)
+        if self._slo:
+            self._unjudged.append(rows)
+
+    def _judge(self) -> None:
+        """See which of the calls that were written last met the SLO."""
+        if self._slo is None or not self._unjudged:
+            return
+        with suppress(Exception):
+            table = judged(Measured(pl.concat(self._unjudged).lazy()), self._slo)
+            self.tally.judged += table.height
+            self.tally.met += int(table["met"].sum())
         self._unjudged.clear()
-        self.tally.judged += table.height
-        self.tally.met += int(table["met"].sum())
 
     async def keep_showing(self, on_progress: Progress) -> None:
         """Show the tally now and then; a display that fails must not end a measurement."""
@@ -155,7 +170,8 @@ class Conductor:
         """Read and write what is left."""
         while self._heard:
             self._read(*self._heard.popleft())
-        self._journal.flush()
+        self._write()
+        self._judge()
 
     def _hear_beat(self, worker: int, beat: Beat) -> None:
         self.late_s.setdefault(worker, []).extend(beat.late_s)

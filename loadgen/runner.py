@@ -7,10 +7,10 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -22,6 +22,7 @@ from servescope.loadgen import resume as resumption
 from servescope.loadgen.board import Board
 from servescope.loadgen.calibration import Calibration
 from servescope.loadgen.conductor import Conductor, Progress
+from servescope.loadgen.counts import FOLLOWED, Counts
 from servescope.loadgen.crew import Crew
 from servescope.loadgen.experiment import EndpointSpec, Experiment, WorkloadSpec
 from servescope.loadgen.gpu import Sampler
@@ -34,10 +35,14 @@ from servescope.loadgen.records import Journal
 from servescope.loadgen.scrape import Scraper
 from servescope.loadgen.target import Target
 from servescope.loadgen.validity import judge
+from servescope.loadgen.watch import Watch
 from servescope.loadgen.workload import Workload, workload_of
 from servescope.traces import sent_log
 from servescope.traces.errors import InputError
 from servescope.traces.run import Run, RunInfo, refuse_taken
+
+if TYPE_CHECKING:
+    from servescope.loadgen.exporter import Exporter
 
 # What a worker does with stamps right to some percent; more has been measured, and less right.
 TOKENS_A_WORKER = 12_800.0  # a second, each of them a chunk
@@ -57,12 +62,14 @@ def replay(
     crew: Crew | None = None,
     *,
     step_back: bool = False,
+    exporter: Exporter | None = None,
 ) -> Run:
     """Replay an experiment against its endpoint in real time and seal the run.
 
     `crew` are workers that have been started already, while this module was loaded, say. With
     `step_back` this process lets them go first where they share a core, from their start on and
-    for good: it is for a process that does nothing else.
+    for good: it is for a process that does nothing else. An `exporter` answers Prometheus while
+    the replay lasts.
     A first SIGINT stops it in good order: nothing more is sent, and what is in flight may end. A
     second one gives up what is in flight, whose calls become rows that were cancelled. Raises
     EndpointError before anything is written if the endpoint cannot serve, OutputExists if `out` is
@@ -75,11 +82,18 @@ def replay(
             "Add one, or simulate it.",
         )
     refuse_taken(out)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_replay(experiment, endpoint, out, None, on_progress, crew, step_back))
+    return _watched(
+        _replay(experiment, endpoint, out, None, on_progress, crew, step_back, exporter), exporter
+    )
 
 
-def resume(path: Path, on_progress: Progress | None = None, *, step_back: bool = False) -> Run:
+def resume(
+    path: Path,
+    on_progress: Progress | None = None,
+    *,
+    step_back: bool = False,
+    exporter: Exporter | None = None,
+) -> Run:
     """Send what a run that was stopped or killed has not sent, and seal it again.
 
     Raises NotARun for what is no run, and InputError if nothing is left or the trace has changed.
@@ -87,10 +101,20 @@ def resume(path: Path, on_progress: Progress | None = None, *, step_back: bool =
     run = Run.open(path)
     experiment = resumption.experiment_of(run)
     assert experiment.endpoint is not None
+    return _watched(
+        _replay(experiment, experiment.endpoint, path, run, on_progress, None, step_back, exporter),
+        exporter,
+    )
+
+
+def _watched(replaying: Coroutine[Any, Any, Run], exporter: Exporter | None) -> Run:
+    """Replay in a loop of its own, in which the exporter ends after it."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(
-            _replay(experiment, experiment.endpoint, path, run, on_progress, step_back=step_back)
-        )
+        try:
+            return runner.run(replaying)
+        finally:
+            if exporter is not None:
+                runner.run(exporter.stop())
 
 
 async def _replay(
@@ -101,6 +125,7 @@ async def _replay(
     on_progress: Progress | None,
     early: Crew | None = None,
     step_back: bool = False,
+    exporter: Exporter | None = None,
 ) -> Run:
     target = Target.of(endpoint)
     calibrated = calibration.kept(calibration.place())
@@ -139,6 +164,9 @@ async def _replay(
             run = stopped_run
             run.unseal()
             run.write_info(info)
+        counts = Counts(plan)
+        if stopped_run is not None:
+            counts.follow(run.rows.select(FOLLOWED).collect())
         conductor = Conductor(
             Journal(run),
             target.dialect,
@@ -147,6 +175,7 @@ async def _replay(
             done=probed.done,
             secrets=target.secrets,
             slo=SLO.parse(experiment.slo) if experiment.slo else None,
+            counts=counts,
         )
         setups = _setups(
             target,
@@ -162,8 +191,19 @@ async def _replay(
         board = Path(setups[0].board)
         scraper = _scraper(target, run, conductor, Board.create(board, crew.size, len(target.urls)))
         host = HostClock()
+        watch = Watch(
+            run,
+            conductor,
+            counts,
+            target.base_urls,
+            scraper=scraper,
+            calibration=calibrated,
+            host=host,
+        )
+        if exporter is not None:
+            await exporter.start(watch)
         interrupted, failures = await _conduct(
-            crew, conductor, scraper, setups, planned.from_s, on_progress, step_back
+            crew, conductor, watch, scraper, setups, planned.from_s, on_progress, step_back
         )
         for path in (board, *(Path(setup.programs) for setup in setups)):
             path.unlink()
@@ -197,6 +237,7 @@ async def _replay(
             ),
         )
     )
+    watch.seal(run.info.validity, run.info.doubts)
     return run
 
 
@@ -227,6 +268,7 @@ def _plan(experiment: Experiment, wanted: WorkloadSpec, stopped_run: Run | None)
 async def _conduct(
     crew: Crew,
     conductor: Conductor,
+    watch: Watch,
     scraper: Scraper | None,
     setups: Sequence[Setup],
     from_s: float,
@@ -251,6 +293,7 @@ async def _conduct(
             crew.go(conductor.zero_s)
             if step_back:
                 _step_back()
+            watchers.append(loop.create_task(watch.keep_telling()))
             if scraper:
                 watchers.append(loop.create_task(scraper.run()))
             finished = loop.create_task(crew.finished())
@@ -267,6 +310,7 @@ async def _conduct(
         conductor.close()
     if scraper:
         await scraper.finish()
+    watch.tell(sealing=True)
     return bool(stopped), failures
 
 
