@@ -13,7 +13,7 @@ from servescope.analysis.metrics import METRICS
 from servescope.reports.canvas import INK, canvas, line_of, literal, shade, short
 
 _QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
-_FEWEST_BINS, _MOST_BINS = 8, 40
+_FEWEST_BINS, _MOST_BINS = 5, 40
 
 
 def over_time(

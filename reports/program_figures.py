@@ -42,7 +42,7 @@ def timeline(told: Timeline) -> go.Figure:
     several = (
         "" if len(lanes) == told.calls.height else f"{len(lanes)} of {told.calls.height} calls"
     )
-    figure = canvas("s since the program's first call was due", several)
+    figure = canvas("s since the program began", several)
     stages = told.stages.join(calls, on="call_id", maintain_order="left")
     for stage, (colour, pattern) in _LOOKS.items():
         rows = stages.filter(col("stage") == stage).to_dicts()
@@ -61,7 +61,11 @@ def timeline(told: Timeline) -> go.Figure:
         )
     _outline(figure, stages.filter("on_path"), lanes)
     _mark_failures(figure, stages.filter(col("stage") == "failed").to_dicts(), lanes)
-    figure.update_layout(barmode="overlay", height=130 + 24 * max(2, len(lanes)))
+    figure.update_layout(
+        barmode="overlay",
+        height=200 + 24 * max(2, len(lanes)),  # on a phone the legend takes half of it
+        legend={"font": {"size": 12}},
+    )
     figure.update_yaxes(
         tickvals=list(lanes.values()),
         ticktext=[literal(_tail(call_id)) for call_id in lanes],
@@ -75,7 +79,7 @@ def timeline(told: Timeline) -> go.Figure:
 
 def chunk_gaps(gaps: pl.DataFrame, p99_s: float | None = None) -> go.Figure:
     """Draw the gaps of one call (`Timeline.gaps`) where they ended, and the run's p99 as a line."""
-    figure = canvas("s since the program's first call was due", "gap between chunks (ms)")
+    figure = canvas("s since the program began", "gap between chunks (ms)")
     figure.update_yaxes(rangemode="tozero")
     place = np.arange(gaps.height, dtype=np.float64)
     kept = gaps[peaks(place, gaps["gap_s"].to_numpy(), 2 * MOST_POINTS)[0].astype(np.int64)]

@@ -44,10 +44,9 @@ def differences(story: Story) -> Section | None:
 def _of_the_same_calls(story: Story, comparison: Comparison) -> Iterator[Figure]:
     """Draw where in the run, and at which lengths, the challengers differ from the baseline."""
     baseline = comparison.baseline
-    says = (
-        f"Each call in a challenger less the same call in {baseline}: median, and where a stretch"
-        f" holds {fewest(0.9)} calls the middle 80 %. Below 0 it was faster. Calls that failed in"
-        " either are left out."
+    rules = (
+        f" Median, and where a stretch holds {fewest(0.9)} calls the middle 80 %. Below 0 the"
+        " challenger was faster. Calls that failed in either are left out."
     )
     for metric in ("ttft", "e2e"):
         found = {
@@ -56,11 +55,16 @@ def _of_the_same_calls(story: Story, comparison: Comparison) -> Iterator[Figure]
             )
             for each in comparison.challenges
         }
-        for draw in (paired_figures.over_time, paired_figures.over_length):
+        for draw, over in (
+            (paired_figures.over_time, "when it was due"),
+            (paired_figures.over_length, "the length of its prompt"),
+        ):
             picture = draw(found, metric, baseline)
             if picture is not None:
-                yield Figure(picture, f"{METRICS[metric].label}. {says}")
-                says = "As before, of the same calls."
+                label = METRICS[metric].label
+                says = f"{label} of each call less that of the same call in {baseline}, by {over}."
+                yield Figure(picture, says + rules)
+                rules = ""
 
 
 def _table(comparison: Comparison, challenge: Challenge) -> Table:
