@@ -86,11 +86,11 @@ def chunk_gaps(gaps: pl.DataFrame, p99_s: float | None = None) -> go.Figure:
     figure.add_scatter(
         x=short(kept["t_s"].to_numpy()),
         y=short(kept["gap_s"].to_numpy() * 1000),
-        customdata=[_tokens(count) for count in kept["tokens"]],
+        text=[_tokens(count) for count in kept["tokens"]],
         mode="lines+markers",
         line={"color": PALETTE[0], "width": 1},
         marker={"color": PALETTE[0], "size": 5},
-        hovertemplate="%{y:.1f} ms before a chunk%{customdata} at %{x:.3f} s<extra></extra>",
+        hovertemplate="%{y:.1f} ms before a chunk%{text} at %{x:.3f} s<extra></extra>",
         showlegend=False,
     )
     if p99_s is not None:

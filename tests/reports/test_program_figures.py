@@ -124,7 +124,7 @@ def test_gaps_stand_where_they_ended_under_the_p99_of_the_run() -> None:
     (line,) = figure.data
     assert list(line.x) == [1.25, 2.25]
     assert list(line.y) == [250.0, 1000.0]
-    assert list(line.customdata) == [" of 1 token", " of 4 tokens"]
+    assert list(line.text) == [" of 1 token", " of 4 tokens"]
     assert figure.layout.shapes[0].y0 == 500
     assert figure.layout.annotations[0].text == "p99 of the run: 500 ms"
 

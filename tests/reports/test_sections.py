@@ -1,9 +1,11 @@
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from servescope.analysis import Measured, totals_of
+from servescope.analysis.timeline import STAGES
 from servescope.analysis.totals import Whole
 from servescope.reports import Story, sections_of, story_of
 from servescope.reports.blocks import Figure, Note, Table
@@ -95,3 +97,12 @@ def test_two_runs_of_one_name_are_told_apart_by_their_folders(
     assert "are equivalent within 5%" in story.comparison.verdict
     service = tables(story, "service")[0]
     assert [row["run"] for row in service.rows] == [str(runs[0].path), str(twin.path)]
+
+
+def test_the_page_of_the_report_names_every_section_and_stage_in_its_order() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/report.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(SECTIONS)
+    assert re.findall(r"^\| ([a-z][a-z +]+) \|", page, re.MULTILINE)[1:] == [
+        "stage",
+        *STAGES.values(),
+    ]
