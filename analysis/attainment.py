@@ -16,12 +16,13 @@ import polars as pl
 from polars import col
 
 from servescope.analysis.intervals import fewest
-from servescope.analysis.measured import Measured
+from servescope.analysis.measured import Measured, Part
 from servescope.analysis.metrics import ANSWERED, METRICS
 from servescope.analysis.slo import SELECTORS, SLO, Condition, Group, Per
 from servescope.analysis.totals import Whole
 from servescope.traces.errors import InputError
 
+_REMEMBERED = 4  # tables of the SLOs that were asked last
 _NONE: Mapping[str, pl.Expr] = {}
 SCALES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0)
 
@@ -93,8 +94,21 @@ def judged(measured: Measured, slo: SLO) -> pl.DataFrame:
 
     Columns program_id, due_s, met, scale (the smallest factor on all bounds with which it would be
     met; infinite for a failure), output_tokens. A call of which nothing is asked meets the SLO if
-    it was answered.
+    it was answered. Of a part of a run it is that part of the whole run's table.
     """
+    if isinstance(measured, Part) and measured.whole_programs:
+        table = judged(measured.whole, slo)
+        of_calls = slo.per == "calls"
+        return measured.of_calls(table) if of_calls else measured.of_programs(table)
+    known = measured.judgements
+    if slo not in known:
+        for old in list(known)[: 1 - _REMEMBERED]:
+            del known[old]
+        known[slo] = _judged(measured, slo)
+    return known[slo]
+
+
+def _judged(measured: Measured, slo: SLO) -> pl.DataFrame:
     calls = _calls_with(measured, slo)
     asked = [(g, g.asked_of("call")) for g in slo.groups]
     scales = [_scale(group, c) for group, conditions in asked for c in conditions]
@@ -121,10 +135,10 @@ def _of_programs(measured: Measured, slo: SLO, calls: pl.DataFrame) -> pl.DataFr
     )
     # a program belongs to a group by its first call
     keys = {SELECTORS[key] for group in slo.groups for key, _ in group.where}
-    first = measured.calls.group_by("program_id").agg(col(*keys).first()) if keys else None
     programs = measured.programs.join(by_call, on="program_id", maintain_order="left")
-    if first is not None:
-        programs = programs.join(first, on="program_id", maintain_order="left")
+    if keys:
+        first = measured.columns(*sorted(keys)).select(pl.all().gather(measured.first_calls))
+        programs = programs.with_columns(first)
     programs = programs.with_columns(input_tokens=pl.lit(None, dtype=pl.Int64))
     scales = [_scale(group, c) for group in slo.groups for c in group.asked_of("program")]
     return programs.select(
@@ -136,15 +150,18 @@ def attained(measured: Measured, slo: SLO) -> Attainment:
     """Return how many met the SLO, and the goodput."""
     table = judged(measured, slo)
     whole = Whole(measured)
-    good = table.filter("met")
-    per_program = table.group_by("program_id").agg(col("met").all())
+    met = int(table["met"].sum())
+    programs = met
+    if slo.per == "calls":
+        missed = measured.program_of[~table["met"].to_numpy()]
+        programs = len(measured.first_calls) - len(np.unique(missed))
     return Attainment(
-        met=good.height,
+        met=met,
         asked=table.height,
         per=slo.per,
-        goodput_rps=whole.per_second(good.height),
-        program_goodput_rps=whole.per_second(int(per_program["met"].sum())),
-        token_goodput_tps=whole.per_second(int(good["output_tokens"].sum())),
+        goodput_rps=whole.per_second(met),
+        program_goodput_rps=whole.per_second(programs),
+        token_goodput_tps=whole.per_second(int(table["output_tokens"].filter(table["met"]).sum())),
     )
 
 
@@ -206,9 +223,15 @@ def by_group(
     quantile is null where there are fewer values than it needs. Rows are in the order of their
     number of calls.
     """
-    calls = measured.calls.with_columns(**made)
-    if column not in calls.columns or calls[column].null_count() == calls.height:
-        return pl.DataFrame(schema={column: pl.String, "calls": pl.Int64})
+    value = made.get(column, col(column))
+    needs = value.meta.root_names()
+    nothing = pl.DataFrame(schema={column: pl.String, "calls": pl.Int64})
+    if not set(needs) <= set(measured.names):
+        return nothing
+    calls = measured.columns("status", "ttft", "tpot", "e2e", "norm", *needs)
+    calls = calls.with_columns(value.alias(column))
+    if calls[column].null_count() == calls.height:
+        return nothing
     met = pl.lit(None, dtype=pl.Float64)
     if slo is not None and slo.of_each:
         of_calls = SLO(
@@ -239,14 +262,17 @@ def _bounded(name: str, q: float) -> pl.Expr:
 
 def _calls_with(measured: Measured, slo: SLO) -> pl.DataFrame:
     """Return the calls with what the SLO asks; raises InputError for a selector of nothing."""
-    calls = measured.calls
+    needs = ["program_id", "status", "due_s", "input_tokens", "output_tokens"]
     for group in slo.groups:
+        needs += [condition.metric for condition in group.asked_of("call")]
         for key, _ in group.where:
-            if SELECTORS[key] not in calls.columns:
+            needs.append(SELECTORS[key])
+            if SELECTORS[key] not in measured.names:
                 raise InputError(
                     f"The SLO asks by {key}, which the run does not know.",
                     "Leave the selector out.",
                 )
+    calls = measured.columns(*needs)
     for fluid in {f: None for group in slo.groups for f in group.fluidity}:
         calls = calls.with_columns(
             measured.fluidity(fluid.first_s, fluid.gap_s).alias(_fluid(fluid))
@@ -301,7 +327,7 @@ def _statistic(measured: Measured, group: Group, condition: Condition) -> tuple[
     per = METRICS[condition.metric].per
     if per == "gap":
         return sample.quantile(q), len(sample)
-    table = measured.programs if per == "program" else measured.calls
+    table = measured.programs if per == "program" else measured.columns("status", "output_tokens")
     if METRICS[condition.metric].between_tokens:
         single = (col("output_tokens") == 1).fill_null(False)
         table = table.filter(~(ANSWERED & single))

@@ -50,11 +50,7 @@ class Cut:
 
     def chosen(self, columns: Collection[str]) -> pl.Expr:
         """Return which calls are in it; raises InputError for what the run does not know."""
-        asked = [pl.lit(True)]
-        if self.from_s is not None:
-            asked.append(col("due_s") >= self.from_s)
-        if self.until_s is not None:
-            asked.append(col("due_s") < self.until_s)
+        asked = [self.window("due_s")]
         for key, value in self.where:
             if key not in KEYS or KEYS[key] not in columns:
                 raise InputError(
@@ -63,6 +59,15 @@ class Cut:
                 )
             asked.append(_value_of(key).eq_missing(pl.lit(value or None, pl.String)))
         return pl.all_horizontal(each.fill_null(False) for each in asked)
+
+    def window(self, moment: str) -> pl.Expr:
+        """Return whether a moment is in the window; where there is none, all are."""
+        inside = pl.lit(True)
+        if self.from_s is not None:
+            inside = inside & (col(moment) >= self.from_s)
+        if self.until_s is not None:
+            inside = inside & (col(moment) < self.until_s)
+        return inside
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -77,12 +82,11 @@ class Cut:
         """
         replicas = [value for key, value in self.where if key == "replica"]
         since = float("-inf") if self.from_s is None else self.from_s
-        until = float("inf") if self.until_s is None else self.until_s
         before = pl.when(col("t_s") < since).then(col(*COUNTERS)).max().over("replica")
         return (
             series.filter(col("replica").is_in(replicas) if replicas else True)
             .with_columns(col(*COUNTERS) - before.fill_null(0.0))
-            .filter(col("t_s").is_between(since, until, closed="left"))
+            .filter(self.window("t_s"))
         )
 
 

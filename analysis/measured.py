@@ -97,6 +97,11 @@ class Measured:
         """The columns of `calls`."""
         return (*self.asked.columns, *_OF_CHUNKS)
 
+    @property
+    def height(self) -> int:
+        """How many calls there are."""
+        return self.asked.height
+
     def columns(self, *names: str) -> pl.DataFrame:
         """Return columns of `calls`; those of no chunks cost no reading of them."""
         table = self.calls if set(names) & set(_OF_CHUNKS) else self.asked
@@ -455,6 +460,11 @@ class Part(Measured):
     def names(self) -> tuple[str, ...]:
         """The columns of `calls`."""
         return self.whole.names
+
+    @property
+    def height(self) -> int:
+        """How many calls are chosen."""
+        return self._stretch[1]
 
     def columns(self, *names: str) -> pl.DataFrame:
         """Return columns of `calls`, and cut no others."""

@@ -18,6 +18,11 @@ from servescope.analysis.metrics import ANSWERED
 from servescope.analysis.sample import Floats
 from servescope.traces.status import CANCELLED, LOST, NOT_SENT
 
+LOOKED_AT = ("program_id", "status", "due_s", "last_token_s", "end_s")
+STOPPED = col("status").is_in((CANCELLED, LOST)) | (
+    (col("status") == NOT_SENT) & col("due_s").is_null()
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Survival:
@@ -94,18 +99,16 @@ def kaplan_meier(
 def of_programs(calls: pl.DataFrame) -> Survival:
     """Estimate JCT of the programs of `Measured.calls`, those that the run cut off censored.
 
-    A call that was in flight or never sent because the run stopped leaves its program unfinished; a
-    call that failed by itself ends its program without success.
+    It looks at the columns of `LOOKED_AT`. A call that was in flight or never sent because the run
+    stopped leaves its program unfinished; a call that failed by itself ends its program without
+    success.
     """
-    stopped = col("status").is_in((CANCELLED, LOST)) | (
-        (col("status") == NOT_SENT) & col("due_s").is_null()
-    )
     end_s = calls.select(pl.max_horizontal("end_s", "last_token_s", "due_s").max()).item()
     programs = calls.group_by("program_id").agg(
         begun=col("due_s").min(),
         done=col("last_token_s").max(),
-        cut=stopped.any(),
-        failed=(~ANSWERED & ~stopped).any(),
+        cut=STOPPED.any(),
+        failed=(~ANSWERED & ~STOPPED).any(),
     )
     programs = programs.drop_nulls("begun").with_columns(
         took=pl.when("cut").then(pl.lit(end_s)).otherwise("done") - col("begun")

@@ -17,6 +17,7 @@ import polars as pl
 from polars import col
 
 from servescope.analysis import servers
+from servescope.analysis.cut import EVERYTHING, Cut
 from servescope.analysis.measured import Measured
 from servescope.analysis.metrics import ANSWERED
 from servescope.analysis.sample import Floats
@@ -24,51 +25,78 @@ from servescope.traces.run import Run
 from servescope.traces.status import NOT_SENT
 
 ENDED = pl.coalesce("end_s", "last_token_s")
+_TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
 Unit = Literal["s", "1/s", "tokens/s", "share", "count", "J/token"]
 
 
 class Whole:
     """A run as a whole, with what several totals need worked out once.
 
-    `run` is None for a table that is no run: its servers are not known then.
+    `run` is None for a table that is no run: its servers are not known then. Of a `part` of the
+    `whole` they are known in its window, whatever else it is cut by.
     """
 
-    def __init__(self, measured: Measured, run: Run | None = None) -> None:
+    def __init__(
+        self,
+        measured: Measured,
+        run: Run | None = None,
+        whole: Whole | None = None,
+        part: Cut = EVERYTHING,
+    ) -> None:
         self.measured = measured
+        self.whole, self.part = whole, part
         self._samples = run.server if run is not None else None
 
     @cached_property
     def span_s(self) -> float:
         """Seconds from the first due call to the last end; 0 of nothing."""
-        sent = self.measured.calls.filter(col("status").ne_missing(NOT_SENT))
-        first, end = sent.select(first=col("due_s").min(), end=ENDED.max()).row(0)
+        sent = col("status").ne_missing(NOT_SENT)
+        first, end = (
+            self.measured.columns("status", "due_s", "end_s", "last_token_s")
+            .select(first=col("due_s").filter(sent).min(), end=ENDED.filter(sent).max())
+            .row(0)
+        )
         return 0.0 if first is None or end is None else end - first
 
     @cached_property
     def served(self) -> pl.DataFrame:
-        """The calls that were answered."""
-        return self.measured.calls.filter(ANSWERED)
+        """The tokens of the calls that were answered."""
+        told = [name for name in _TOKENS if name in self.measured.names]
+        return self.measured.columns("status", *told).filter(ANSWERED)
+
+    @cached_property
+    def series(self) -> pl.DataFrame | None:
+        """What the servers said over time (`servers.over_time`); None where none was asked."""
+        if self.whole:
+            said = self.whole.series
+            return None if said is None else self.part.of_servers(said)
+        return None if self._samples is None else servers.over_time(self._samples)
 
     @cached_property
     def replicas(self) -> list[servers.Summary]:
         """What each replica said of itself; nothing where none was asked."""
-        if self._samples is None:
-            return []
-        return servers.summaries(servers.over_time(self._samples))
+        return [] if self.series is None else servers.summaries(self.series)
 
     @cached_property
     def gpus(self) -> list[servers.Gpu]:
         """What the GPUs of the client's machine did."""
-        return [] if self._samples is None else servers.gpus(self._samples)
+        if self._samples is None:
+            return []
+        return servers.gpus(self._samples.filter(self.part.window("t_s")))
 
     @cached_property
     def in_flight(self) -> tuple[Floats, Floats]:
         """When the number of calls in flight changed, and to what."""
-        sent = self.measured.calls.select("sent_s", ended=ENDED).drop_nulls()
-        moments = np.concatenate([sent["sent_s"].to_numpy(), sent["ended"].to_numpy()])
-        steps = np.repeat([1.0, -1.0], sent.height)
-        order = np.lexsort((steps, moments))  # one that ends makes room for one that begins
-        return moments[order], np.cumsum(steps[order])
+        sent = (
+            self.measured.columns("sent_s", "end_s", "last_token_s")
+            .select("sent_s", ended=ENDED)
+            .drop_nulls()
+        )
+        # one that ends makes room for one that begins; two halves in order are soon one
+        halves = [np.sort(sent[name].to_numpy()) for name in ("ended", "sent_s")]
+        moments = np.concatenate(halves)
+        order = np.argsort(moments, kind="stable")
+        return moments[order], np.cumsum(np.where(order < sent.height, -1.0, 1.0))
 
     def per_second(self, count: float) -> float | None:
         """Return a rate over the span; None over no time."""
@@ -126,6 +154,8 @@ def _queue(whole: Whole) -> float | None:
 
 def _energy(whole: Whole) -> float | None:
     """Return energy over tokens, of everything that was served while it was counted."""
+    if whole.part:
+        return None  # the energy is of all calls that were there
     known = [gpu.energy_joules for gpu in whole.gpus if gpu.energy_joules is not None]
     served = whole.measured.rows.filter(ANSWERED).select(col("output_tokens").sum())
     tokens = int(served.collect().item())
@@ -137,17 +167,17 @@ TOTALS: dict[str, Total] = {
     for total in (
         Total("span", "Span", "s", lambda w: w.span_s, "from the first due call to the last end"),
         Total(
-            "calls", "Calls", "count", lambda w: w.measured.calls.height,
+            "calls", "Calls", "count", lambda w: w.measured.height,
             "calls that were asked, failed ones included",
         ),
         Total(
             "failed", "Failed calls", "count",
-            lambda w: w.measured.calls.height - w.served.height,
+            lambda w: w.measured.height - w.served.height,
             "calls that were asked and not answered, in whichever way", "smaller",
         ),
         Total(
             "programs", "Programs", "count",
-            lambda w: w.measured.calls["program_id"].n_unique(),
+            lambda w: len(w.measured.first_calls),
             "programs that were asked; a call of no program is one by itself",
         ),
         Total(

@@ -7,7 +7,6 @@ from functools import cached_property
 
 import polars as pl
 
-from servescope.analysis import servers
 from servescope.analysis.comparison import Comparison
 from servescope.analysis.cut import EVERYTHING, Cut
 from servescope.analysis.measured import Measured
@@ -67,6 +66,11 @@ class Story:
     @cached_property
     def wholes(self) -> dict[str, Whole]:
         """Each run as a whole, by name."""
+        if self.whole:
+            return {
+                name: Whole(self.measured[name], self.named[name], whole, self.part)
+                for name, whole in self.whole.wholes.items()
+            }
         return {name: Whole(self.measured[name], run) for name, run in self.named.items()}
 
     @cached_property
@@ -74,14 +78,18 @@ class Story:
         """Per-call metrics of each run, by name."""
         return {name: measured.calls for name, measured in self.measured.items()}
 
+    def columns(self, *names: str) -> dict[str, pl.DataFrame]:
+        """Columns of the calls of each run, by name: of a part they cost less than all."""
+        return {run: measured.columns(*names) for run, measured in self.measured.items()}
+
     @cached_property
     def summaries(self) -> dict[str, pl.DataFrame]:
         """Distribution of every metric of each run, by name."""
         return {name: measured.summary for name, measured in self.measured.items()}
 
     def samples(self, metric: str) -> dict[str, Sample]:
-        """Values of a metric in each run that has any, by name."""
-        found = {name: each.distributions[metric] for name, each in self.measured.items()}
+        """Values of a metric in each run that has any, by name, without sections of time."""
+        found = {name: each.spread(metric) for name, each in self.measured.items()}
         return {name: sample for name, sample in found.items() if len(sample)}
 
     @cached_property
@@ -98,9 +106,24 @@ class Story:
     @cached_property
     def servers(self) -> dict[str, pl.DataFrame]:
         """What the servers of each run said over time, by name; runs without that are left out."""
-        if self.whole:
-            parts = {n: self.part.of_servers(table) for n, table in self.whole.servers.items()}
-            return {name: series for name, series in parts.items() if series.height}
-        tables = {name: run.server for name, run in self.named.items()}
-        said = {n: servers.over_time(table) for n, table in tables.items() if table is not None}
-        return {name: series for name, series in said.items() if series.height}
+        said = {name: whole.series for name, whole in self.wholes.items()}
+        return {
+            name: series for name, series in said.items() if series is not None and series.height
+        }
+
+    @cached_property
+    def received(self) -> dict[str, dict[str, int]]:
+        """Tokens of the answers of each replica of each run, by name, in the warm-up too.
+
+        Of a part, those of its calls.
+        """
+        return {name: self._received(name, run) for name, run in self.named.items()}
+
+    def _received(self, name: str, run: Run) -> dict[str, int]:
+        calls = self.measured[name].columns("replica", "output_tokens").lazy()
+        tokens = (
+            (calls if self.whole else run.rows)
+            .group_by("replica")
+            .agg(pl.col("output_tokens").sum())
+        )
+        return {str(replica): count for replica, count in tokens.collect().iter_rows() if replica}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import polars as pl
-from polars import col
-
 from servescope.analysis.attainment import by_group
+from servescope.analysis.cut import TURN_GROUPS, TURNS
 from servescope.reports.blocks import Cell, Column, Section, Table, told
 from servescope.reports.story import Story
 
@@ -27,18 +25,6 @@ _COLUMNS = (
     Column("e2e_mean", "E2E mean (ms)", "ms"),
     Column("norm_mean", "normalised (ms/token)", "ms"),
 )
-# The first turn of a program finds no cache of its own; later ones may.
-_OF_TURNS = ("first (cold)", "2 to 3", "4 to 7", "8 and later", "none")
-TURNS = (
-    pl.when(col("turn") == 0)
-    .then(pl.lit(_OF_TURNS[0]))
-    .when(col("turn") <= 2)
-    .then(pl.lit(_OF_TURNS[1]))
-    .when(col("turn") <= 6)
-    .then(pl.lit(_OF_TURNS[2]))
-    .when(col("turn").is_not_null())
-    .then(pl.lit(_OF_TURNS[3]))
-)
 
 
 def groups(story: Story) -> Section | None:
@@ -56,7 +42,7 @@ def groups(story: Story) -> Section | None:
         if rows:
             order = list(dict.fromkeys(row["group"] for row in rows))
             if column == "turns":
-                order.sort(key=_OF_TURNS.index)
+                order.sort(key=(*TURN_GROUPS, "none").index)
             rows.sort(key=lambda row: order.index(row["group"]))
             columns = (Column("group", title), Column("run", "run"), *told(_COLUMNS, rows))
             tables.append(Table(columns, rows))

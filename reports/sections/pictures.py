@@ -23,13 +23,14 @@ def pictures(story: Story) -> Section:
     if story.samples("ttft"):
         said = " and what waited in the servers' queues" if story.servers else ""
         says = f"TTFT of calls at the moment they were due, above what arrived{said}."
-        picture = timelines.latency(story.calls, "ttft", story.servers)
+        calls = story.columns("call_id", "due_s", "input_tokens", "ttft")
+        picture = timelines.latency(calls, "ttft", story.servers)
         blocks.append(Figure(picture, says, wide=True))
         says = (
             "TTFT against the length of the prompt: p50, and p99 where a bin holds the"
             f" {fewest(0.99)} calls that it needs."
         )
-        blocks.append(Figure(figures.over_length(story.calls, "ttft"), says))
+        blocks.append(Figure(figures.over_length(calls, "ttft"), says))
     in_flight = {name: whole.in_flight for name, whole in story.wholes.items()}
     says = "Calls sent and not ended: the load that was there."
     blocks.append(Figure(timelines.in_flight(in_flight), says))

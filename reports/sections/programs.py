@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from servescope.analysis.intervals import bounded
 from servescope.analysis.metrics import JCT_PARTS, METRICS, QUANTILES
-from servescope.analysis.survival import of_programs
+from servescope.analysis.survival import LOOKED_AT, STOPPED, of_programs
 from servescope.reports import figures
 from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table
 from servescope.reports.story import Story
@@ -16,9 +16,10 @@ def programs(story: Story) -> Section | None:
     parts: dict[str, dict[str, float]] = {}
     notes: list[Note] = []
     for name, measured in story.measured.items():
-        jct = measured.distributions["jct"]
-        cut = of_programs(measured.calls)
-        if cut.censored:
+        jct = measured.spread("jct")
+        calls = measured.columns(*LOOKED_AT)
+        cut = of_programs(calls) if calls.select(STOPPED.any()).item() else None
+        if cut and cut.censored:
             median, mean = cut.quantile(0.5), cut.restricted_mean()
             told = [f"median {median:.3g} s" if median is not None else "a median beyond the run"]
             if mean:
@@ -32,11 +33,11 @@ def programs(story: Story) -> Section | None:
         if not len(jct):
             continue
         parts[name] = {
-            part: measured.distributions[part].mean() or 0.0
+            part: measured.spread(part).mean() or 0.0
             for part in JCT_PARTS
-            if len(measured.distributions[part])
+            if len(measured.spread(part))
         }
-        slowdown = measured.distributions["slowdown"]
+        slowdown = measured.spread("slowdown")
         rows.append(
             {
                 "run": name,

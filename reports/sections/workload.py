@@ -13,7 +13,7 @@ from servescope.reports.story import Story
 def workload(story: Story) -> Section:
     """Say what traffic it was."""
     run = story.runs[0]
-    calls = next(iter(story.calls.values()))
+    calls = next(iter(story.columns("input_tokens", "output_tokens").values()))
     asked = (run.path / "experiment.toml").read_text()
     rows: list[dict[str, Cell]] = [
         {"what": "calls planned", "value": run.info.planned_calls},
@@ -29,7 +29,7 @@ def workload(story: Story) -> Section:
             if value is not None:
                 rows.append({"what": f"{what}, {name}", "value": round(value)})
     table = Table((Column("what", ""), Column("value", "", "count")), rows)
-    shown = sampled(calls.select("input_tokens", "output_tokens").drop_nulls(), MOST_DOTS)
+    shown = sampled(calls.drop_nulls(), MOST_DOTS)
     says = "One point a call."
     if shown.height < calls.height:
         says = f"{shown.height} of the {calls.height} calls, evenly chosen."
