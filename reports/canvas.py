@@ -21,22 +21,21 @@ INK, FAINT = "#24292f", "#d8dee4"  # templates/style.css knows them and turns th
 
 def canvas(x: str, y: str, *, log_x: bool = False) -> go.Figure:
     """Return empty axes with their titles, which are text whatever signs they hold."""
-    figure = go.Figure()
     axis = {"gridcolor": FAINT, "zerolinecolor": FAINT, "linecolor": FAINT, "automargin": True}
-    figure.update_layout(
-        template="none",
-        height=340,
-        margin={"l": 56, "r": 12, "t": 36, "b": 48},
-        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hovermode="closest",
-        hoverlabel={"namelength": 40},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-    )
-    figure.update_xaxes(title=literal(x), **(LOG if log_x else {}), **axis)
-    figure.update_yaxes(title=literal(y), **axis)
-    return figure
+    layout = {  # given at once: each update of a figure takes Plotly a millisecond or two
+        "template": "none",
+        "height": 340,
+        "margin": {"l": 56, "r": 12, "t": 36, "b": 48},
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "hovermode": "closest",
+        "hoverlabel": {"namelength": 40},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "xaxis": {"title": {"text": literal(x)}, **(LOG if log_x else {}), **axis},
+        "yaxis": {"title": {"text": literal(y)}, **axis},
+    }
+    return go.Figure(layout=layout)
 
 
 def literal(text: str) -> str:

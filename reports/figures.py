@@ -32,13 +32,12 @@ def ccdf(values: Mapping[str, Sample], metric: str) -> go.Figure:
     figure = canvas(f"{METRICS[metric].label} (ms)", "share above", log_x=True)
     figure.update_yaxes(**LOG, tickformat="~%")
     for index, (name, sample) in enumerate(values.items()):
-        ranked = sample.values * 1000
-        upto = np.cumsum(sample.weights)
-        share = 1 - (upto - sample.weights) / max(1, len(sample))
-        keep = _spread(len(ranked))
+        keep = _spread(len(sample.values))
+        below = np.cumsum(sample.weights)[keep] - sample.weights[keep]
+        share = 1 - below / max(1, len(sample))
         figure.add_scatter(
-            x=short(ranked[keep]),
-            y=short(share[keep]),
+            x=short(sample.values[keep] * 1000),
+            y=short(share),
             name=literal(name),
             mode="lines",
             line=line_of(index),
