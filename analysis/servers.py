@@ -62,45 +62,60 @@ def over_time(samples: pl.DataFrame) -> pl.DataFrame:
     Counters are what they grew by since the replica's first answer. A quantity is null where the
     server does not say it or did not answer. Replicas that never say any are left out.
     """
-    wanted = pl.col("name").is_in([*KNOWN_NAMES, _UP]) & (pl.col("replica") != HOST)
     rows: list[tuple[float | str | bool | None, ...]] = []
-    for (replica,), said in samples.filter(wanted).group_by("replica", maintain_order=True):
-        scrapes = list(_scrapes(said))
+    for replica, said in by_replica(samples):
+        scrapes = list(Scrapes().take(said))
         if any(known for _, _, known in scrapes):
             rows += [
-                (t_s, str(replica), up, *(known.get(name) for name in KNOWN))
+                (t_s, replica, up, *(known.get(name) for name in KNOWN))
                 for t_s, up, known in scrapes
             ]
     schema = {"t_s": pl.Float64, "replica": pl.String, "up": pl.Boolean}
     return pl.DataFrame(rows, {**schema, **dict.fromkeys(KNOWN, pl.Float64)}, orient="row")
 
 
-def _scrapes(said: pl.DataFrame) -> Iterator[tuple[float, bool, dict[str, float]]]:
-    """Yield when each scrape of one replica was, whether it answered, and what is known then.
+def by_replica(samples: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Yield each replica of a table of samples, with those that `Scrapes` takes."""
+    wanted = pl.col("name").is_in([*KNOWN_NAMES, _UP]) & (pl.col("replica") != HOST)
+    for (replica,), said in samples.filter(wanted).group_by("replica", maintain_order=True):
+        yield str(replica), said
+
+
+class Scrapes:
+    """The scrapes of one replica, made of its samples in the order in which they come.
 
     Every series is counted by itself: one that falls began anew at 0, as its server did, and one
     that was not there at the first answer began at 0 too, since servers show no counter before they
     use it. One that goes and comes back goes on.
     """
-    now: dict[tuple[str, str], float | None] = {}
-    last: dict[tuple[str, str], float] = {}
-    answered = False
-    samples = said.select("t_s", "name", "labels", "value").iter_rows()
-    for t_s, scrape in groupby(samples, itemgetter(0)):
-        up = True
-        for _, name, labels, value in scrape:
-            series = name, labels
-            if name == _UP:
-                up = value == 1
-            elif name not in _COUNTED:
-                now[series] = value
-            elif value is not None:
-                before = last.get(series, 0.0 if answered else value)
-                grew = value - before if value >= before else value
-                now[series] = (now.get(series) or 0.0) + grew
-                last[series] = value
-        yield t_s, up, live(now) if up else {}
-        answered = answered or up
+
+    def __init__(self) -> None:
+        self._now: dict[tuple[str, str], float | None] = {}
+        self._last: dict[tuple[str, str], float] = {}
+        self._answered = False
+
+    def take(self, said: pl.DataFrame) -> Iterator[tuple[float, bool, dict[str, float]]]:
+        """Yield when each scrape was, whether it answered, and what is known then.
+
+        Samples of one scrape must be taken at once.
+        """
+        now, last = self._now, self._last
+        samples = said.select("t_s", "name", "labels", "value").iter_rows()
+        for t_s, scrape in groupby(samples, itemgetter(0)):
+            up = True
+            for _, name, labels, value in scrape:
+                series = name, labels
+                if name == _UP:
+                    up = value == 1
+                elif name not in _COUNTED:
+                    now[series] = value
+                elif value is not None:
+                    before = last.get(series, 0.0 if self._answered else value)
+                    grew = value - before if value >= before else value
+                    now[series] = (now.get(series) or 0.0) + grew
+                    last[series] = value
+            yield t_s, up, live(now) if up else {}
+            self._answered = self._answered or up
 
 
 def summaries(series: pl.DataFrame) -> list[Summary]:

@@ -211,10 +211,10 @@ def read(run: Path) -> pl.DataFrame | None:
     Raises NotARun for a file that cannot be read.
     """
     sealed = [run / TABLE] if (run / TABLE).exists() else []
-    segments = sorted((run / FOLDER).glob("*.arrow"))
+    segments = segments_of(run)
     if not sealed and not segments:
         return None
-    tables = [_read(path) for path in (*sealed, *segments)]
+    tables = [read_file(path) for path in (*sealed, *segments)]
     table = pl.concat(tables)
     if sealed and segments:  # a kill between writing the one and removing the others
         table = table.unique(maintain_order=True)
@@ -224,7 +224,7 @@ def read(run: Path) -> pl.DataFrame | None:
 def seal(run: Path) -> None:
     """Make one server.parquet of a run's segments, if it has any, and remove them."""
     folder = run / FOLDER
-    segments = sorted(folder.glob("*.arrow"))
+    segments = segments_of(run)
     table = read(run) if segments else None
     try:
         if table is not None:
@@ -239,7 +239,13 @@ def seal(run: Path) -> None:
         raise OutputFailed.of(run / TABLE, error) from None
 
 
-def _read(path: Path) -> pl.DataFrame:
+def segments_of(run: Path) -> list[Path]:
+    """Return the Arrow files of a run that has not been sealed, in order."""
+    return sorted((run / FOLDER).glob("*.arrow"))
+
+
+def read_file(path: Path) -> pl.DataFrame:
+    """Return the samples of one file; raises NotARun if it cannot be read."""
     scan = pl.scan_parquet if path.suffix == ".parquet" else pl.scan_ipc
     try:
         return scan(path, glob=False).select(pl.col(n).cast(t) for n, t in SCHEMA.items()).collect()
