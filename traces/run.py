@@ -7,6 +7,7 @@
     sent-*.log        which calls were sent, each worker its own, while running
     calls.parquet     what came back as one table, once the run has ended
     server/, server.parquet   what the servers said of themselves, likewise
+    live.json         how it goes (`traces.live`), while running
 
 A run that was killed keeps every call that had ended a second before, and reads the same.
 """
@@ -147,7 +148,16 @@ class Run:
     @cached_property
     def plan(self) -> pl.DataFrame:
         """What was to be sent, one row a call."""
-        return self._read("plan.parquet", "Run the experiment again.")
+        return self.planned("*")
+
+    def planned(self, *columns: str) -> pl.DataFrame:
+        """Return columns of the plan without reading the others; raises NotARun if it cannot."""
+        path = self.path / "plan.parquet"
+        try:
+            return pl.scan_parquet(path, glob=False).select(columns).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            wrong = f"{path} cannot be read: {str(error).split(chr(10))[0]}."
+            raise NotARun(wrong, "Run the experiment again.") from None
 
     @cached_property
     def rows(self) -> pl.LazyFrame:
@@ -257,7 +267,7 @@ class Run:
         if not segments:
             ended = frame_of_rows([]).lazy()
         else:
-            ended = pl.concat([_segment(path) for path in segments])
+            ended = pl.concat([segment(path) for path in segments])
         known = ended.select("call_id", "program_id").collect()
         plan = self.plan.with_row_index("number")
         unknown = plan.join(known, on="call_id", how="anti")
@@ -277,13 +287,6 @@ class Run:
         )
         return pl.concat([ended, lost.lazy(), rest.lazy()], how="diagonal_relaxed")
 
-    def _read(self, name: str, mend: str) -> pl.DataFrame:
-        try:
-            return pl.read_parquet(self.path / name, glob=False)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            wrong = f"{self.path / name} cannot be read: {str(error).split(chr(10))[0]}."
-            raise NotARun(wrong, mend) from None
-
 
 def refuse_taken(path: Path) -> None:
     """Raise OutputExists if there is anything at `path`: nothing is ever overwritten silently."""
@@ -294,7 +297,8 @@ def refuse_taken(path: Path) -> None:
         )
 
 
-def _segment(path: Path) -> pl.LazyFrame:
+def segment(path: Path) -> pl.LazyFrame:
+    """Return the rows of one of `Run.segments`; raises NotARun if it cannot be read."""
     try:
         frame = pl.scan_ipc(path, glob=False)
         frame.collect_schema()
