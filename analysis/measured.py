@@ -85,9 +85,9 @@ class Measured:
             self.rows.with_row_index("row")
             .select("row", *numbers, *made)
             .with_columns(program_id=pl.coalesce("program_id", "call_id"))
-            .sort("due_s", "call_id", nulls_last=True)
             .collect(engine="streaming")
         )
+        calls = _in_order(calls)
         if self.since_s:
             calls = calls.filter(col("due_s").min().over("program_id") >= self.since_s)
         return calls if self.only is None else calls.filter(self.only)
@@ -114,7 +114,7 @@ class Measured:
 
     def _made_programs(self) -> pl.DataFrame:
         return (
-            with_ideal(with_path(self.calls))
+            with_ideal(with_path(self.asked))
             .group_by("program_id", maintain_order=True)
             .agg(
                 calls=pl.len(),
@@ -158,7 +158,11 @@ class Measured:
 
     def spread(self, name: str) -> Sample:
         """Return the values of one metric where no interval is asked for: in one block."""
-        return self.distributions[name]
+        if METRICS[name].per == "gap":
+            return self.distributions[name]
+        if "kept" not in self.__dict__:  # nobody will ask for parts, which need the order
+            return Sample.of(self._column(name).drop_nulls())
+        return self._ranked(name).sample(None)
 
     @cached_property
     def distributions(self) -> Mapping[str, Sample]:
@@ -198,6 +202,11 @@ class Measured:
         program = self.program_of
         begins = np.diff(np.maximum.accumulate(program), prepend=-1) > 0
         return np.flatnonzero(begins)
+
+    @cached_property
+    def starts(self) -> pl.Series:
+        """When the first call of each of `programs` was due (s)."""
+        return self.columns("due_s")["due_s"].gather(self.first_calls)
 
     def _ranked(self, name: str) -> Ranked:
         """Return the values of a metric of calls or programs in order."""
@@ -495,6 +504,12 @@ class Part(Measured):
         begins = first[program] == places
         return np.asarray((np.cumsum(begins) - 1)[first[program]], np.int64)
 
+    @cached_property
+    def starts(self) -> pl.Series:
+        """When the first call of each of `programs` was due (s)."""
+        starts = self.whole.starts if self.whole_programs else super().starts
+        return starts.filter(pl.Series(self._begun)) if self.whole_programs else starts
+
     def spread(self, name: str) -> Sample:
         """Return the values of one metric where no interval is asked for: in one block."""
         return self._sample(name, np.zeros(0, np.int64), 1)
@@ -580,6 +595,15 @@ class _Distributions(Mapping[str, Sample]):
 
     def __len__(self) -> int:
         return len(METRICS)
+
+
+def _in_order(calls: pl.DataFrame) -> pl.DataFrame:
+    """Sort calls by due_s, and those of one moment by name: both at once take ten times as long."""
+    by_moment = calls.sort("due_s", nulls_last=True)
+    due = by_moment["due_s"].to_numpy()
+    if by_moment["due_s"].null_count() < 2 and not (due[1:] == due[:-1]).any():
+        return by_moment
+    return calls.sort("due_s", "call_id", nulls_last=True)
 
 
 def _block_of(table: pl.DataFrame, owners: pl.DataFrame) -> Ints:

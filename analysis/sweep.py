@@ -6,18 +6,17 @@ The rows of runs at several loads are the points of latency-throughput-SLO curve
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import polars as pl
-from polars import col
 
 from servescope.analysis.attainment import attained, requirements
-from servescope.analysis.intervals import bounded
+from servescope.analysis.headline import LATENCIES, STARTS, headline_of, offered_rps
 from servescope.analysis.measured import Measured
 from servescope.analysis.slo import SLO
 from servescope.analysis.totals import TOTALS, Whole
 from servescope.traces.run import Run
 
-LATENCIES = ("ttft", "tpot", "e2e")
 _SHARES = {"attainment": pl.Float64(), "goodput_rps": pl.Float64(), "statistics_met": pl.Boolean()}
 SCHEMA: dict[str, pl.DataType] = {
     "run": pl.String(),
@@ -47,19 +46,14 @@ def rows_of(runs: Sequence[Run], slo: SLO | None = None) -> pl.DataFrame:
 
 def _row(run: Run, slo: SLO | None) -> dict[str, object]:
     measured = Measured.of(run)
-    whole = Whole(measured, run)
+    offered = offered_rps(run.planned(*STARTS), run.info.warmup_s)
     row: dict[str, object] = {
         "run": str(run.path),
         "system": run.info.name,
-        "offered_rps": offered_rps(run.plan, run.info.warmup_s),
-        "served_rps": TOTALS["programs_rps"].of(whole),
-        "output_tps": TOTALS["output_tps"].of(whole),
-        "calls": measured.calls.height,
-        "failed": measured.calls.height - whole.served.height,
+        **asdict(headline_of(measured, None, offered)),
+        "served_rps": TOTALS["programs_rps"].of(Whole(measured, run)),
         "validity": run.info.validity,
     }
-    for name, sample in measured.samples(LATENCIES).items():
-        row |= {f"{name}_p50_s": bounded(sample, 0.5), f"{name}_p99_s": bounded(sample, 0.99)}
     return row | _of_slo(measured, slo)
 
 
@@ -77,19 +71,3 @@ def _of_slo(measured: Measured, slo: SLO | None) -> dict[str, object]:
         "goodput_rps": found.goodput_rps,
         "statistics_met": met,
     }
-
-
-def offered_rps(plan: pl.DataFrame, since_s: float = 0.0) -> float | None:
-    """Return the mean rate at which a plan starts programs (1/s), by those from `since_s` on.
-
-    It is that of the n - 1 gaps between n starts; None where all start at once.
-    """
-    starts = (
-        plan.group_by(pl.coalesce("program_id", "call_id"))
-        .agg(col("due_s").min())
-        .filter(col("due_s") >= since_s)["due_s"]
-    )
-    first, last = starts.min(), starts.max()
-    if not isinstance(first, float) or not isinstance(last, float) or last <= first:
-        return None
-    return (len(starts) - 1) / (last - first)

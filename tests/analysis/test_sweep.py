@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from servescope.analysis import SLO
-from servescope.analysis.sweep import SCHEMA, offered_rps, rows_of
+from servescope.analysis.headline import offered_rps
+from servescope.analysis.sweep import SCHEMA, rows_of
 from servescope.traces.run import PLANNED, Run, RunInfo, frame_of_rows
 from servescope.traces.schema import SCHEMA as CANONICAL
 
