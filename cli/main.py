@@ -13,6 +13,7 @@ from servescope.cli import (
     calibrate,
     capacity,
     compare,
+    dashboard,
     demo,
     engine,
     evaluate,
@@ -80,6 +81,7 @@ app.command("capacity")(capacity.capacity)
 app.add_typer(engine.app, name="engine")
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(results.app, name="results")
+app.add_typer(dashboard.app, name="dashboard")
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 

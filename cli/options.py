@@ -90,6 +90,9 @@ PrefixCache = Annotated[
         help="Keep what prompts begin with in the KV cache; else as the system does by itself.",
     ),
 ]
+EndWithStdin = Annotated[
+    bool, typer.Option("--end-with-stdin", help="End when stdin closes: with its parent.")
+]
 TP = Annotated[int, typer.Option(min=1, help="GPUs that every layer is spread over.")]
 PP = Annotated[int, typer.Option(min=1, help="Stages of a pipeline, each on GPUs of its own.")]
 Overhead = Annotated[
@@ -100,6 +103,20 @@ ContextTokens = Annotated[
     int | None,
     typer.Option(min=1, help="Longest prompt and answer together; else the model's own."),
 ]
+
+
+def end_with_stdin() -> None:
+    """End this process when stdin closes."""
+    import os
+    import signal
+    import sys
+    import threading
+
+    def wait() -> None:
+        sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def grouped(**groups: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

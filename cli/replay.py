@@ -11,6 +11,7 @@ import typer
 
 from servescope.cli import console
 from servescope.cli.conclude import conclude
+from servescope.cli.dashboard import watching
 from servescope.cli.options import (
     Json,
     Out,
@@ -32,7 +33,7 @@ from servescope.cli.workload_options import Asked
 if TYPE_CHECKING:
     from servescope.loadgen.exporter import Exporter
 
-WATCHING = ("metrics_port", "metrics_host")  # what may stand beside an experiment file
+WATCHING = ("metrics_port", "metrics_host", "dashboard")  # what may stand beside an experiment file
 WHERE, HOW, PACE, ROUTE, WATCH = "Endpoint", "Requests", "Pacing", "Replicas", "Watching"
 
 
@@ -228,6 +229,10 @@ def replay(
             rich_help_panel=WATCH,
         ),
     ] = "127.0.0.1",
+    dashboard: Annotated[
+        bool,
+        typer.Option("--dashboard", help="Watch the run in the browser.", rich_help_panel=WATCH),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -260,12 +265,14 @@ def replay(
         alone(context, "resume", "quiet", *WATCHING)
         if workload.trace is None:
             raise InputError("It is not said which run goes on.", "Name its folder.")
-        with (
-            _exporter(metrics_host, metrics_port) as exporter,
-            console.progress(f"resuming {workload.trace}", quiet=quiet) as show,
-        ):
-            run = runner.resume(Path(workload.trace), show, step_back=True, exporter=exporter)
-        conclude(run, as_json, quiet=quiet)
+        folder = Path(workload.trace)
+        with watching(folder, dashboard) as opening:
+            with (
+                _exporter(metrics_host, metrics_port) as exporter,
+                console.progress(f"resuming {folder}", quiet=quiet) as show,
+            ):
+                run = runner.resume(folder, opening(show), step_back=True, exporter=exporter)
+            conclude(run, as_json, quiet=quiet)
         return
     urls = base_url or ["http://127.0.0.1:8000"]
     if workload.experiment_file:
@@ -306,23 +313,20 @@ def replay(
             warmup_s=warmup,
         )
     endpoint_asked = experiment.endpoint
-    with (
-        _exporter(metrics_host, metrics_port) as exporter,
-        Crew((endpoint_asked and endpoint_asked.workers) or 1) as crew,  # loads while we do
-    ):
-        from servescope.loadgen import runner
+    folder = run_directory(out, experiment.name)
+    with watching(folder, dashboard) as opening:
+        with (
+            _exporter(metrics_host, metrics_port) as exporter,
+            Crew((endpoint_asked and endpoint_asked.workers) or 1) as crew,  # loads while we do
+        ):
+            from servescope.loadgen import runner
 
-        read_slo(experiment.slo)  # a mistake in it should not wait for the end of the replay
-        with console.progress(f"replaying {workload.name}", quiet=quiet) as show:
-            run = runner.replay(
-                experiment,
-                run_directory(out, experiment.name),
-                show,
-                crew,
-                step_back=True,
-                exporter=exporter,
-            )
-    conclude(run, as_json, quiet=quiet)
+            read_slo(experiment.slo)  # a mistake in it should not wait for the end of the replay
+            with console.progress(f"replaying {workload.name}", quiet=quiet) as show:
+                run = runner.replay(
+                    experiment, folder, opening(show), crew, step_back=True, exporter=exporter
+                )
+        conclude(run, as_json, quiet=quiet)
 
 
 @contextmanager

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
 from typing import Annotated
 
 import typer
 
 from servescope.cli import console
-from servescope.cli.options import (
-    Model,
-    System,
-    grouped,
-)
+from servescope.cli.options import EndWithStdin, Model, System, end_with_stdin, grouped
 from servescope.cli.system_options import Emulation
 
 
@@ -32,9 +24,7 @@ def serve(
     fault_seed: Annotated[int, typer.Option(help="Seed of which requests that befalls.")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8000,
-    end_with_stdin: Annotated[
-        bool, typer.Option("--end-with-stdin", help="End when stdin closes: with its parent.")
-    ] = False,
+    end_with: EndWithStdin = False,
 ) -> None:
     """Serve an emulated engine over HTTP as vLLM does: completions, chat, models, health, metrics.
 
@@ -47,8 +37,8 @@ def serve(
     faults = Faults(map(Fault.parse, fault or ()), fault_seed)
     cluster = cluster_of(engine.spec(system, model))
 
-    if end_with_stdin:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    if end_with:
+        end_with_stdin()
 
     def listening(url: str) -> None:
         print(f"{system} serves {model} at {url}", flush=True)
@@ -61,8 +51,3 @@ def serve(
 
     label = f"{system} {model} {engine.gpu}"
     http.serve(cluster, model, host, port, listening, label, faults, died)
-
-
-def _end_with_stdin() -> None:
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)

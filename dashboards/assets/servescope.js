@@ -1,0 +1,48 @@
+"use strict";
+// What the browser does by itself: the theme, and the address that follows what is selected.
+
+const THEME = "servescope-theme";
+const root = document.documentElement;
+const chosen = localStorage.getItem(THEME);
+if (chosen) root.dataset.theme = chosen;
+
+document.addEventListener("click", event => {
+  if (!event.target.closest("#theme")) return;
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  localStorage.setItem(THEME, root.dataset.theme);
+});
+
+window.dash_clientside = window.dash_clientside || {};
+window.dash_clientside.servescope = {
+  // What was clicked for is below: go there, but not when the page has only just opened.
+  reveal(_shown, call) {
+    const asked = new URLSearchParams(location.search).get("call");
+    const before = this.before === undefined ? asked : this.before;
+    window.dash_clientside.servescope.before = call;
+    if (call && call !== before) document.getElementById("run-program").scrollIntoView({ behavior: "smooth" });
+    return window.dash_clientside.no_update;
+  },
+  // The last argument says of each value before it the name that it has in the address, and which
+  // value goes without saying; the items of a list may have names of their own.
+  remember(...values) {
+    const told = values.pop();
+    if (!told) return window.dash_clientside.no_update;
+    const address = new URLSearchParams(location.search);
+    const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+    const put = (name, value, usual) => {
+      address.delete(name);
+      if (same(value, usual)) return;
+      for (const each of Array.isArray(value) ? value : [value])
+        if (each !== null && each !== undefined && each !== "") address.append(name, each);
+    };
+    told.forEach(({ name, usual }, place) => {
+      const value = values[place];
+      if (!Array.isArray(name)) put(name, value, usual);
+      else name.forEach((one, number) => put(one, value && value[number], usual && usual[number]));
+    });
+    const search = address.toString();
+    history.replaceState(history.state, "", location.pathname + (search ? `?${search}` : ""));
+    return search;
+  },
+};

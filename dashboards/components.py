@@ -1,0 +1,121 @@
+"""From the blocks of a report to the components of a page; all text stays text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from servescope.dashboards.library import sentence_of
+from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table
+from servescope.reports.render import written
+
+CONFIG: Any = {"displaylogo": False, "displayModeBar": False, "responsive": True}
+
+
+def aria(**said: str) -> dict[str, Any]:
+    """Return what a component says to those who do not see it: `label`, `labelledby`, ..."""
+    return {f"aria-{name}": text for name, text in said.items()}
+
+
+def sections(made: Iterable[Section]) -> list[Component]:
+    """Return sections one under the other."""
+    return [section(each) for each in made]
+
+
+def section(made: Section) -> Component:
+    """Return a section as the report has it: notes, tables, figures, what is folded away."""
+    notes = [note(block) for block in made.blocks if isinstance(block, Note)]
+    tables = [block for block in made.blocks if isinstance(block, Table)]
+    figures = [block for block in made.blocks if isinstance(block, Figure)]
+    return html.Section(
+        [
+            html.H2(made.title, id=f"{made.name}-title"),
+            *notes,
+            *(table(block) for block in tables if not _word(block)),
+            html.Div(
+                [figure(block, made.name, number) for number, block in enumerate(figures)],
+                className="figures",
+            ),
+            *(
+                html.Details([html.Summary(word), table(block)])
+                for block in tables
+                if (word := _word(block))
+            ),
+        ],
+        id=made.name,
+        **aria(labelledby=f"{made.name}-title"),
+    )
+
+
+def _word(made: Table) -> str:
+    """Return under which word a table is folded away; those that explain words always are."""
+    return made.folded or ("What the words mean" if made.defines else "")
+
+
+def note(made: Note) -> Component:
+    """Return a sentence that stands out, or text as it is."""
+    if made.kind == "plain":
+        return html.Pre(made.text)
+    mark: list[Any] = [html.B(f"{made.mark}:"), " "] if made.mark else []
+    return html.P([*mark, made.text], className=made.kind)
+
+
+def doubt(text: str, mark: str = "") -> Component:
+    """Return why something is not shown, or may mislead."""
+    return note(Note("doubt", text, mark))
+
+
+def wrong(error: Exception) -> Component:
+    """Return the sentence of an error in the place of what could not be shown."""
+    return doubt(sentence_of(error))
+
+
+def table(made: Table) -> Component:
+    """Return a table whose numbers are written as in the report."""
+    says = [html.P(made.says, className="says")] if made.says else []
+    head = html.Tr([html.Th(c.heading, scope="col", className=c.form) for c in made.columns])
+    rows = [html.Tr([_cell(c, row.get(c.key)) for c in made.columns]) for row in made.rows]
+    body = html.Table([html.Thead(head), html.Tbody(rows)])
+    # what scrolls must be reached by the keyboard
+    return html.Div([html.Div(body, className="wide", tabIndex="0"), *says])
+
+
+def cards(told: Iterable[tuple[str, Column, Cell]]) -> Component:
+    """Return the numbers that people look at first: label, how it is written, and value of each."""
+    return html.Div(
+        [html.Div([html.B(written(c, value)), html.Span(label)]) for label, c, value in told],
+        className="cards",
+    )
+
+
+def _cell(column: Column, value: Cell) -> Component:
+    return html.Td(written(column, value), className=column.form)
+
+
+def figure(made: Figure, of: str, number: int) -> Component:
+    """Return a figure and how to read it; its graph has the id {"figure": of, "number": number}."""
+    return html.Figure(
+        [graph(made.figure, {"figure": of, "number": number}), html.Figcaption(made.says)],
+        className="wide-figure" if made.wide else None,
+    )
+
+
+def graph(drawn: Any, name: str | dict[str, Any]) -> Component:
+    """Return a Plotly figure that keeps its height and follows the width of the page."""
+    height = drawn.layout.height or 340
+    return dcc.Graph(figure=drawn, id=name, config=CONFIG, style={"height": f"{height}px"})
+
+
+def choice(
+    label: str, name: str | dict[str, str], options: Sequence[Any], value: Any, **more: Any
+) -> Component:
+    """Return a labelled drop-down."""
+    return html.Div(
+        [html.Label(label), dcc.Dropdown(options, value, id=name, **more)],
+        className="choice",
+        role="group",
+        **aria(label=label),
+    )
