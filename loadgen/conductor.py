@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from statistics import quantiles
+from itertools import count
 
+import numpy as np
 import polars as pl
 
 from servescope.analysis.attainment import judged
@@ -23,7 +24,7 @@ from servescope.traces.status import OK
 FLUSH_S = 0.5  # with the workers' own 0.1 s, less than a second is lost to a kill
 PROGRESS_S = 0.25
 PAUSE_S = 0.002
-JUDGE_EVERY = 4  # flushes
+JUDGE_EVERY, COUNT_EVERY = 4, 2  # flushes
 _RECENT = 2000
 
 
@@ -54,8 +55,8 @@ class Tally:
         """Return p50 and p99 of recent values, or None for too few."""
         if len(values) < 2:
             return None
-        cuts = quantiles(values, n=100, method="inclusive")
-        return cuts[49], cuts[98]
+        p50, p99 = np.quantile(np.fromiter(values, np.float64), (0.5, 0.99))
+        return float(p50), float(p99)
 
 
 Progress = Callable[[Tally], None]
@@ -91,6 +92,7 @@ class Conductor:
         self._secrets = secrets
         self._slo = slo if slo and slo.per == "calls" else None  # programs end too late to show
         self._unjudged: list[pl.DataFrame] = []
+        self._uncounted: list[pl.DataFrame] = []
 
     def hear(self, worker: int, message: Ended | Beat) -> None:
         """Take what a worker says."""
@@ -133,31 +135,40 @@ class Conductor:
 
     async def keep_writing(self) -> None:
         """Flush the journal now and then, until cancelled."""
-        while True:
+        for turn in count(1):
             await asyncio.sleep(FLUSH_S)
             self._write()
-            if len(self._unjudged) >= JUDGE_EVERY:
+            if turn % JUDGE_EVERY == 0:
                 self._judge()
+            if turn % COUNT_EVERY == 0:
+                self._count()
 
     def _write(self) -> None:
         rows = self._journal.flush()
         if rows is None:
             return
-        if self.counts is not None:
-            with suppress(Exception):  # as a display that fails
-                self.counts.take(rows)
         if self._slo:
             self._unjudged.append(rows)
+        if self.counts is not None:
+            self._uncounted.append(rows)
 
     def _judge(self) -> None:
         """See which of the calls that were written last met the SLO."""
         if self._slo is None or not self._unjudged:
             return
-        with suppress(Exception):
+        with suppress(Exception):  # as a display that fails
             table = judged(Measured(pl.concat(self._unjudged).lazy()), self._slo)
             self.tally.judged += table.height
             self.tally.met += int(table["met"].sum())
         self._unjudged.clear()
+
+    def _count(self) -> None:
+        """Count the calls that were written last."""
+        if self.counts is None or not self._uncounted:
+            return
+        with suppress(Exception):
+            self.counts.take(pl.concat(self._uncounted))
+        self._uncounted.clear()
 
     async def keep_showing(self, on_progress: Progress) -> None:
         """Show the tally now and then; a display that fails must not end a measurement."""
@@ -172,6 +183,7 @@ class Conductor:
             self._read(*self._heard.popleft())
         self._write()
         self._judge()
+        self._count()
 
     def _hear_beat(self, worker: int, beat: Beat) -> None:
         self.late_s.setdefault(worker, []).extend(beat.late_s)

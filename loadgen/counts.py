@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
+import numpy as np
 import polars as pl
 from polars import col
 
 from servescope.analysis.buckets import Buckets
-from servescope.analysis.metrics import ANSWERED, METRICS, of_call
+from servescope.analysis.metrics import ANSWERED, CHUNK_IS_TOKEN, METRICS, of_call
+from servescope.analysis.sample import Floats
 from servescope.traces.status import OK
 
 TIMES = ("ttft", "ttft_due", "tpot", "e2e", "lag", "connect")  # one value a call
-_JCT = METRICS["jct"]
+_JCT, _TBT = METRICS["jct"], METRICS["tbt"]
 FOLLOWED = ("status", *_JCT.needs)  # what is kept of calls whose program goes on
 _RECENT = 2000
+_MADE = [
+    "sent_s",
+    "end_s",
+    *(of_call(METRICS[name]) for name in TIMES),
+    METRICS["icl"].expr.alias("icl"),
+    # of such calls TBT is ICL, in a quarter of the time
+    (ANSWERED & CHUNK_IS_TOKEN.fill_null(False)).alias("one"),
+    *(pl.when(ANSWERED).then(col(name)).alias(name) for name in ("input_tokens", "output_tokens")),
+]
 
 
 class Counts:
@@ -50,28 +61,26 @@ class Counts:
     def take(self, rows: pl.DataFrame) -> None:
         """Count calls that have ended, in canonical columns."""
         self.statuses.update(rows["status"].to_list())
-        tokens = rows.filter(ANSWERED).select(col("input_tokens", "output_tokens").sum())
-        self.input_tokens += tokens.item(0, 0)
-        self.output_tokens += tokens.item(0, 1)
-        made = rows.select(of_call(METRICS[name]) for name in TIMES)
+        made = rows.select(_MADE)  # at once: each question more costs as much as its answer
+        self.input_tokens += int(made["input_tokens"].sum())
+        self.output_tokens += int(made["output_tokens"].sum())
         for name in TIMES:
-            self.times[name].add(made[name].drop_nulls().to_numpy())
-        self.recent_lag_s.extend(made["lag"].drop_nulls())
-        for gaps, values in (
-            (self.times["tbt"], of_call(METRICS["tbt"])),
-            (self.gaps, METRICS["icl"].expr),
-        ):
-            pooled = rows.select(values.explode()).to_series().drop_nulls()
-            gaps.add(pooled.cast(pl.Float64).to_numpy())
-        done = self.follow(rows)
-        self.times["jct"].add(done.drop_nulls().to_numpy())
-        self._stretch(rows.select("sent_s", "end_s").drop_nulls())
+            self.times[name].add(_known(made[name]))
+        self.recent_lag_s.extend(_known(made["lag"]).tolist())
+        self.gaps.add(_pooled(made["icl"]))
+        one = made["one"]
+        self.times["tbt"].add(_pooled(made["icl"].filter(one)))
+        if not one.all():
+            self.times["tbt"].add(_pooled(rows.filter(~one).select(of_call(_TBT)).to_series()))
+        self.times["jct"].add(_known(self.follow(rows)))
+        self._stretch(made["sent_s"].to_numpy(), made["end_s"].to_numpy())
 
-    def _stretch(self, moments: pl.DataFrame) -> None:
-        if not moments.is_empty():
-            sent_s, end_s = moments["sent_s"].to_list(), moments["end_s"].to_list()
-            first_s, last_s = self._span_s or (sent_s[0], end_s[0])
-            self._span_s = min(first_s, *sent_s), max(last_s, *end_s)
+    def _stretch(self, sent_s: Floats, end_s: Floats) -> None:
+        both = ~np.isnan(sent_s + end_s)
+        if both.any():
+            first_s, last_s = float(sent_s[both].min()), float(end_s[both].max())
+            before = self._span_s or (first_s, last_s)
+            self._span_s = min(before[0], first_s), max(before[1], last_s)
 
     def follow(self, rows: pl.DataFrame) -> pl.Series:
         """Take calls of programs, and return JCT of those that have ended with them.
@@ -91,3 +100,13 @@ class Counts:
         schema = {name: rows.schema[name] for name in FOLLOWED}
         calls = pl.DataFrame(whole, schema=schema, orient="row")
         return calls.group_by("program_id").agg(jct=_JCT.expr)["jct"]
+
+
+def _pooled(lists: pl.Series) -> Floats:
+    return _known(lists.explode(empty_as_null=False))
+
+
+def _known(values: pl.Series) -> Floats:
+    """Return what is not null: numpy does it in a tenth of the time, on so few values."""
+    found: Floats = values.cast(pl.Float64).to_numpy()
+    return found[~np.isnan(found)]

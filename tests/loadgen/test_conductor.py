@@ -12,6 +12,7 @@ from faulty_server import DONE, LAST, TOKEN, USAGE
 from servescope.analysis.slo import SLO
 from servescope.loadgen import conductor as conductors
 from servescope.loadgen.conductor import Conductor, Tally
+from servescope.loadgen.counts import Counts
 from servescope.loadgen.endpoints import named
 from servescope.loadgen.experiment import SyntheticSpec, WorkloadSpec
 from servescope.loadgen.messages import Beat, Ended
@@ -30,10 +31,10 @@ def run(tmp_path: Path) -> Run:
     return Run.create(tmp_path / "r", {}, Workload(programs_of(spec, 0)).plan(), info)
 
 
-def conductor_of(run: Run, slo: str | None = None) -> Conductor:
+def conductor_of(run: Run, slo: str | None = None, counts: Counts | None = None) -> Conductor:
     return Conductor(
         Journal(run), named("openai"), ["http://a"], 8, done=True,
-        slo=SLO.parse(slo) if slo else None,
+        slo=SLO.parse(slo) if slo else None, counts=counts,
     )  # fmt: skip
 
 
@@ -118,3 +119,35 @@ async def test_a_display_that_fails_ends_nothing() -> None:
 def test_too_few_values_have_no_spread() -> None:
     assert Tally.spread([1.0]) is None
     assert Tally.spread([float(k) for k in range(101)]) == (50.0, 99.0)
+
+
+async def test_what_has_ended_is_counted_once_a_second_however_little_it_is(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conductors, "FLUSH_S", 0.01)
+    counts = Counts(run.plan)
+    conductor = conductor_of(run, counts=counts)
+    tasks = [
+        asyncio.create_task(conductor.keep_reading()),
+        asyncio.create_task(conductor.keep_writing()),
+    ]
+    conductor.hear(0, ended(0))
+    await until(lambda: counts.statuses.total() == 1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    conductor.hear(0, ended(1, pieces=(TOKEN, LAST)))
+    conductor.close()  # and the rest when it closes
+    assert counts.statuses == {"ok": 1, "truncated": 1}
+    assert len(counts.times["ttft"]) == 1
+
+
+def test_counting_that_fails_loses_no_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("planted")
+
+    monkeypatch.setattr(Counts, "take", fail)
+    conductor = conductor_of(run, counts=Counts(run.plan))
+    conductor.hear(0, ended(0))
+    conductor.close()
+    assert Run(run.path).trace.collect().height == 1
