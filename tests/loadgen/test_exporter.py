@@ -1,5 +1,6 @@
 """The page for Prometheus, asked over HTTP while a run goes on, against the run that it left."""
 
+import re
 import socket
 import threading
 import urllib.error
@@ -7,6 +8,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ from servescope.loadgen.exporter import (
 from servescope.loadgen.simulate import cluster_of
 from servescope.traces import Run
 from servescope.traces.errors import InputError
+from servescope.traces.live import Live
 
 ENGINE = EngineSpec(system="sarathi", model="Llama-3.2-1B", tp=2, params={"chunk_tokens": "2048"})
 SLO_TEXT = "ttft<50ms, tpot<5ms"
@@ -138,6 +141,16 @@ def test_every_histogram_counts_the_values_of_the_sealed_run_exactly(
     assert len(bounds) > 80
     for bound in bounds:
         assert page[f"{name}_bucket", bound] == (values <= float(bound)).sum(), bound
+
+
+def test_every_metric_and_field_has_its_line_in_the_reference(
+    told: tuple[Run, list[str]],
+) -> None:
+    manual = Path(__file__).parents[2] / "docs" / "reference" / "client-metrics.md"
+    listed = set(re.findall(r"`([a-z_0-9]+)`", manual.read_text()))
+    shown = {re.sub("_(bucket|count|sum)$", "", name) for name, _ in read(told[1][-1])}
+    assert shown | set(Live.__struct_fields__) <= listed
+    assert {name for name in listed if name.startswith("servescope_")} <= shown
 
 
 def test_counters_only_grow_while_the_run_goes_on(told: tuple[Run, list[str]]) -> None:
