@@ -8,7 +8,6 @@ import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -89,7 +88,7 @@ class Watch:
         """Take what the workers said since the last look."""
         for worker, late_s in self.conductor.late_s.items():
             seen = self._late_seen.get(worker, 0)
-            self._late.add(np.fromiter(islice(late_s, seen, None), np.float64))
+            self._late.add(np.array(late_s[seen:]))
             self._late_seen[worker] = len(late_s)
         beats = dict(self.conductor.beats)
         shares = list(_shares(self._before, beats))
