@@ -117,7 +117,7 @@ def of_quantiles(sample: Sample, quantiles: Sequence[float]) -> list[Interval | 
 def _of_quantile(sample: Sample, q: float, sizes: Ints, of_blocks: Floats) -> Interval:
     estimate = sample.quantile(q) or 0.0
     below = np.searchsorted(sample.values, estimate, side="right")
-    shares = np.bincount(sample.block[:below], sample.weights[:below], sample.blocks) / sizes
+    shares = sample.sizes_below(int(below)) / sizes
     by_rank = reach_of(shares - shares.mean())
     low = sample.quantile(max(q - by_rank, 0.0)) or 0.0
     high = sample.quantile(min(q + by_rank, 1.0)) or estimate

@@ -15,12 +15,13 @@ import numpy.typing as npt
 from servescope.analysis import gaps
 from servescope.analysis.cut import Group
 from servescope.analysis.gaps import Taken, bucket_of, joined, middle_of
-from servescope.analysis.sample import Bools, Floats, Ints, Ranked, Sample
+from servescope.analysis.sample import AnyInts, Bools, Floats, Ints, Ranked, Sample
 
 Values = Floats | npt.NDArray[np.uint16]
 STRETCHES = 128
 # Fewer gaps than that are counted as they are asked for, in some ten milliseconds.
 LARGE = 2_000_000
+_AT_ONCE = 1_000_000
 
 
 class Keeper:
@@ -71,7 +72,12 @@ class Kept:
         return isinstance(self._chunks, Exact) and isinstance(self._tokens, Exact)
 
     def sample(
-        self, name: str, chosen: Bools, block: Ints, blocks: int, groups: tuple[Group, ...] = ()
+        self,
+        name: str,
+        chosen: Bools,
+        block: AnyInts,
+        blocks: int,
+        groups: tuple[Group, ...] = (),
     ) -> Sample:
         """Return the values of tbt or icl of chosen calls, by the block of each call.
 
@@ -139,13 +145,18 @@ class Exact:
         owner = np.repeat(np.arange(len(size), dtype=np.int32), size)
         self._ranked = Ranked.of(values, owner)
 
-    def sample(self, chosen: Bools, block: Ints, blocks: int, groups: tuple[Group, ...]) -> Sample:
+    def sample(
+        self, chosen: Bools, block: AnyInts, blocks: int, groups: tuple[Group, ...]
+    ) -> Sample:
         """Return the values of chosen calls."""
         return self._ranked.sample(chosen, block, blocks)
 
 
 class Counted:
-    """Many values: the bucket of each, and the counts of buckets of stretches of calls."""
+    """Many values: the bucket of each, and the counts of buckets of stretches of calls.
+
+    The array that is given is kept, each bucket renumbered.
+    """
 
     def __init__(self, buckets: npt.NDArray[np.uint16], begins: Ints, size: Ints) -> None:
         # few of all buckets are in use, and only those have a number
@@ -154,7 +165,10 @@ class Counted:
         self._used = np.flatnonzero(used).astype(np.int64)
         number = np.zeros(1 << 16, np.uint16)
         number[self._used] = np.arange(len(self._used))
-        self._number = number[buckets]
+        for first in range(0, len(buckets), _AT_ONCE):
+            part = buckets[first : first + _AT_ONCE]
+            part[:] = number[part]
+        self._number = buckets
         self._begins, self._size = begins, size
         calls = len(size)
         self._edges = np.unique(np.linspace(0, calls, STRETCHES + 1).astype(np.int64))
@@ -167,7 +181,9 @@ class Counted:
         if LARGE < self._size[members].sum() < self._size.sum():
             self._count(group, members)
 
-    def sample(self, chosen: Bools, block: Ints, blocks: int, groups: tuple[Group, ...]) -> Sample:
+    def sample(
+        self, chosen: Bools, block: AnyInts, blocks: int, groups: tuple[Group, ...]
+    ) -> Sample:
         """Return the values of chosen calls, each the middle of its bucket."""
         known = [group for group in groups if group in self._members]
         group = min(known, key=lambda g: int(self._members[g].sum()), default=None)

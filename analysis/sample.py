@@ -6,7 +6,7 @@ computed from a sample costs what its distinct values cost.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+AnyInts = npt.NDArray[np.integer]
 Bools = npt.NDArray[np.bool_]
 
 
@@ -39,6 +40,11 @@ class Sample:
     weights: Ints
     block: Ints
     blocks: int
+    count: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count once what is asked at every step."""
+        object.__setattr__(self, "count", int(self.weights.sum()))
 
     @classmethod
     def of(
@@ -67,7 +73,12 @@ class Sample:
 
     def __len__(self) -> int:
         """How many values it stands for."""
-        return int(self.weights.sum())
+        return self.count
+
+    @property
+    def single(self) -> bool:
+        """Whether each value stands for itself alone, so that its rank is its place."""
+        return len(self) == len(self.values)
 
     def mean(self) -> float | None:
         """Return the mean; None of nothing."""
@@ -98,7 +109,11 @@ class Sample:
 
     def quantile(self, q: float) -> float | None:
         """Return the smallest value with at least the share q at or below it; None of nothing."""
-        return _quantile(self.values, np.cumsum(self.weights), q) if len(self) else None
+        if not len(self):
+            return None
+        rank = _rank(len(self), q)
+        at = rank - 1 if self.single else np.searchsorted(np.cumsum(self.weights), rank)
+        return float(self.values[at])
 
     def percentile(
         self, percent: float, method: Literal["linear", "lower", "order"] = "linear"
@@ -129,7 +144,12 @@ class Sample:
 
     def sizes(self) -> Ints:
         """Return how many values each block holds: shape (blocks,)."""
-        return np.bincount(self.block, self.weights, self.blocks).astype(np.int64)
+        return self.sizes_below(len(self.values))
+
+    def sizes_below(self, place: int) -> Ints:
+        """Return how many of the values before a place each block holds: shape (blocks,)."""
+        weights = None if self.single else self.weights[:place]
+        return np.bincount(self.block[:place], weights, self.blocks).astype(np.int64)
 
     def block_means(self) -> Floats:
         """Return the mean of each block: shape (blocks,); NaN in an empty one."""
@@ -145,8 +165,10 @@ class Sample:
         ends = np.cumsum(np.bincount(self.block, minlength=self.blocks))
         for number, inside in enumerate(np.split(order, ends[:-1])):
             if len(inside):
-                values, upto = self.values[inside], np.cumsum(self.weights[inside])
-                found[:, number] = [_quantile(values, upto, q) for q in quantiles]
+                upto = None if self.single else np.cumsum(self.weights[inside])
+                ranks = [_rank(len(inside) if upto is None else upto[-1], q) for q in quantiles]
+                at = np.array(ranks) - 1 if upto is None else np.searchsorted(upto, ranks)
+                found[:, number] = self.values[inside[at]]
         return found
 
 
@@ -167,18 +189,18 @@ class Ranked:
         order = known[np.argsort(values[known])].astype(np.int32)
         return cls(values[order], order if owner is None else np.asarray(owner, np.int32)[order])
 
-    def sample(self, chosen: Bools | None, block: Ints | None = None, blocks: int = 1) -> Sample:
+    def sample(self, chosen: Bools | None, block: AnyInts | None = None, blocks: int = 1) -> Sample:
         """Return the values of the chosen rows, None for all; `block` is that of each row."""
         values, owner = self.values, self.owner
         if chosen is not None:
             kept = chosen[owner]
             values, owner = values[kept], owner[kept] if block is not None else owner
         zeros = np.zeros(len(values), np.int64)
-        within = zeros if block is None or blocks == 1 else block[owner]
+        within = zeros if block is None or blocks == 1 else block[owner].astype(np.int64)
         return Sample(values, np.ones(len(values), np.int64), within, blocks)
 
 
-def _quantile(ascending: Floats, upto: Ints, q: float) -> float:
+def _rank(count: int, q: float) -> int:
+    """Return which of so many values in order has the share q at or below it, from 1 on."""
     # a share such as 0.07 of 100 is 7.000000000000001, and means the seventh value
-    rank = max(1, int(np.ceil(q * upto[-1] - 1e-9)))
-    return float(ascending[np.searchsorted(upto, rank)])
+    return max(1, int(np.ceil(q * count - 1e-9)))
