@@ -19,10 +19,13 @@ LOG = {"type": "log", "minor": {"ticks": "outside"}, "nticks": 8}
 INK, FAINT = "#24292f", "#d8dee4"  # templates/style.css knows them and turns them in the dark
 
 
-def canvas(x: str, y: str, *, log_x: bool = False) -> go.Figure:
-    """Return empty axes with their titles, which are text whatever signs they hold."""
+def canvas(x: str, y: str, *, log_x: bool = False, **layout: Any) -> go.Figure:
+    """Return empty axes with their titles, which are text whatever signs they hold.
+
+    What stands in `layout` by Plotly's names takes the place of ours.
+    """
     axis = {"gridcolor": FAINT, "zerolinecolor": FAINT, "linecolor": FAINT, "automargin": True}
-    layout = {  # given at once: each update of a figure takes Plotly a millisecond or two
+    ours = {  # given at once: each update of a figure takes Plotly a millisecond or two
         "template": "none",
         "height": 340,
         "margin": {"l": 56, "r": 12, "t": 36, "b": 48},
@@ -35,7 +38,7 @@ def canvas(x: str, y: str, *, log_x: bool = False) -> go.Figure:
         "xaxis": {"title": {"text": literal(x)}, **(LOG if log_x else {}), **axis},
         "yaxis": {"title": {"text": literal(y)}, **axis},
     }
-    return go.Figure(layout=layout)
+    return go.Figure(layout={**ours, **layout})
 
 
 def literal(text: str) -> str:

