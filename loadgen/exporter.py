@@ -16,13 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from servescope.analysis.buckets import BOUNDS_S, Buckets
 from servescope.analysis.metrics import METRICS
@@ -48,11 +44,11 @@ class Shown(NamedTuple):
     highest_s: float = 600.0
 
     @property
-    def places(self) -> list[int]:
+    def places(self) -> slice:
         """Where its bounds stand in `BOUNDS_S`; the last is not below `highest_s`."""
         first = int(np.searchsorted(BOUNDS_S, self.lowest_s))
         last = int(np.searchsorted(BOUNDS_S, self.highest_s))
-        return list(range(first, last + _EVERY, _EVERY))
+        return slice(first, last + _EVERY, _EVERY)
 
 
 HISTOGRAMS: Mapping[str, Shown] = {
@@ -74,13 +70,13 @@ def folded(status: str) -> str:
     return by_digit if by_digit in HTTP_STATUSES else statuses.FAILED
 
 
-class _Page(Collector):
+class Page(Collector):
     """The numbers of a watched run, as they are when they are asked for."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._bounds = {
-            name: [(f"{BOUNDS_S[place]:g}", place) for place in shown.places]
+        self._labels = {
+            name: [{"le": f"{bound:g}"} for bound in BOUNDS_S[shown.places]] + [{"le": "+Inf"}]
             for name, shown in HISTOGRAMS.items()
         }
 
@@ -134,9 +130,17 @@ class _Page(Collector):
 
     def _histogram(self, name: str, metric: str, durations: Buckets) -> Metric:
         up_to = np.cumsum(durations.counts)
-        buckets = [(bound, int(up_to[place])) for bound, place in self._bounds[name]]
-        shown = HistogramMetricFamily(name, METRICS[metric].says)
-        shown.add_metric((), [*buckets, ("+Inf", int(up_to[-1]))], durations.sum_s)
+        shown = Metric(name, METRICS[metric].says, "histogram")
+        counts = (*up_to[HISTOGRAMS[name].places].tolist(), int(up_to[-1]))
+        # what HistogramMetricFamily does, without making the same labels again at every scrape
+        shown.samples = [
+            *(
+                Sample(f"{name}_bucket", *each)
+                for each in zip(self._labels[name], counts, strict=True)
+            ),
+            Sample(f"{name}_count", {}, counts[-1]),
+            Sample(f"{name}_sum", {}, durations.sum_s),
+        ]
         return shown
 
 
@@ -187,7 +191,7 @@ class Exporter:
     async def start(self, watch: Watch) -> None:
         """Answer with the page of a run, in the loop that runs now."""
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Page(watch))
+        registry.register(Page(watch))
 
         async def answer(_: web.Request) -> web.Response:
             return web.Response(
