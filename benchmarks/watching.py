@@ -1,6 +1,7 @@
 """What it costs a load generator to be watched: pairs of replays, one alone and one watched.
 
     python benchmarks/watching.py [pairs] [seconds] [calls a second]
+    python benchmarks/watching.py parts [seconds] [calls a second]
 
 Alone, a replay says nothing of itself. Watched, it writes live.json and counts what comes back, its
 metrics are scraped every second, and another process reads its folder every second as a dashboard
@@ -8,6 +9,9 @@ does. The load is made-up calls of 50 tokens against the null server. The client
 core, all else to another; which of a pair comes first alternates. CPU is that of the conductor and
 its worker while calls were to be sent. A pair is measured again, and said to be, if programs that
 are not ours took more than a twentieth of the client's core in either of its runs.
+
+`parts` replays once and gives the rows of each second to what watches, by itself: CPU milliseconds
+of this process that each second of a run takes more. A busy machine blurs them far less.
 """
 
 from __future__ import annotations
@@ -25,11 +29,18 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from load_generator import CLIENT_CORE, SERVER_CORE, between, measured, ticks
+from prometheus_client import CollectorRegistry, generate_latest
 from scipy import stats
 
+from servescope.analysis.metrics import METRICS, of_call
 from servescope.analysis.progress import Progress
 from servescope.loadgen import null_server, runner
+from servescope.loadgen import watch as watches
+from servescope.loadgen.conductor import Conductor
+from servescope.loadgen.counts import Counts
+from servescope.loadgen.endpoints import named
 from servescope.loadgen.experiment import (
     ArrivalSpec,
     EndpointSpec,
@@ -37,7 +48,11 @@ from servescope.loadgen.experiment import (
     SyntheticSpec,
     WorkloadSpec,
 )
-from servescope.loadgen.exporter import Exporter
+from servescope.loadgen.exporter import Exporter, Page
+from servescope.loadgen.health import HostClock
+from servescope.loadgen.messages import Beat
+from servescope.loadgen.records import Journal
+from servescope.loadgen.watch import Watch
 from servescope.traces import Run
 from servescope.traces.errors import NotARun
 
@@ -146,6 +161,46 @@ def once(way: str, work: Path, duration_s: str, rate: str) -> dict[str, float]:
     }
 
 
+def parts(duration_s: str = "20", rate: str = "100") -> None:
+    """Print what each part of watching takes of a second."""
+    os.sched_setaffinity(0, {int(CLIENT_CORE)})
+    used: dict[str, list[float]] = {"count": [], "live.json": [], "page": []}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        with null_server.serving(TTFT_S, TBT_S) as url:
+            replay("alone", url, str(out), "0", duration_s, rate)
+        run = Run.open(out)
+        conductor = Conductor(
+            Journal(run), named("openai"), [""], run.plan.height, done=True, counts=Counts(run.plan)
+        )
+        assert conductor.counts is not None
+        watches.EARLY_S = 0.0  # from then on it is judged, too
+        watch = Watch(run, conductor, conductor.counts, [""], host=HostClock())
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(Page(watch))
+        rows = run.rows.collect()
+        for (_,), second in rows.sort("end_s").group_by(
+            pl.col("end_s").floor(), maintain_order=True
+        ):
+            made = second.select(of_call(METRICS["ttft"]), of_call(METRICS["tpot"])).drop_nulls()
+            conductor.tally.ttft_s.extend(made["ttft"])
+            conductor.tally.tpot_s.extend(made["tpot"])
+            conductor.hear(0, Beat(0, 0, 0, 0.0, [0.001] * 50, 0.2, time.monotonic(), 0, 0))
+            for name, act in (
+                ("count", lambda second=second: conductor.counts.take(second)),
+                ("live.json", watch.tell),
+                ("page", lambda: generate_latest(registry)),
+            ):
+                begun_s = time.process_time()
+                act()
+                used[name].append((time.process_time() - begun_s) * 1e3)
+    for name, values in used.items():
+        print(
+            f"{name:10} {statistics.median(values):.2f} ms [{min(values):.2f} to {max(values):.2f}]"
+        )
+    print(f"together   {sum(map(statistics.median, used.values())):.2f} ms")
+
+
 def told(differences: list[float], digits: int) -> str:
     """Return mean, its 95 % interval by Student's t, median and range."""
     mean = statistics.mean(differences)
@@ -193,6 +248,8 @@ if __name__ == "__main__":
             replay(*rest)
         case ["watch", *rest]:
             watch(*rest)
+        case ["parts", *rest]:
+            parts(*rest)
         case [pairs, *rest]:
             main(int(pairs), *rest)
         case _:
