@@ -89,15 +89,15 @@ class Requirement:
         return "yes" if self.met else "no"
 
 
-def judged(measured: Measured, slo: SLO) -> pl.DataFrame:
-    """Return one row a call (a program, if the SLO is a program's).
+def judged(measured: Measured, slo: SLO, *columns: str) -> pl.DataFrame:
+    """Return one row a call (a program, if the SLO is a program's), all columns by default.
 
     Columns program_id, due_s, met, scale (the smallest factor on all bounds with which it would be
     met; infinite for a failure), output_tokens. A call of which nothing is asked meets the SLO if
     it was answered. Of a part of a run it is that part of the whole run's table.
     """
     if isinstance(measured, Part) and measured.whole_programs:
-        table = judged(measured.whole, slo)
+        table = judged(measured.whole, slo, *columns)
         of_calls = slo.per == "calls"
         return measured.of_calls(table) if of_calls else measured.of_programs(table)
     known = measured.judgements
@@ -105,7 +105,13 @@ def judged(measured: Measured, slo: SLO) -> pl.DataFrame:
         for old in list(known)[: 1 - _REMEMBERED]:
             del known[old]
         known[slo] = _judged(measured, slo)
-    return known[slo]
+    return known[slo].select(columns or pl.all())
+
+
+def share_of(measured: Measured, slo: SLO) -> float | None:
+    """Return the share of calls (or programs) that meet the SLO; None of none."""
+    met = judged(measured, slo, "met")["met"]
+    return int(met.sum()) / len(met) if len(met) else None
 
 
 def _judged(measured: Measured, slo: SLO) -> pl.DataFrame:
@@ -148,7 +154,7 @@ def _of_programs(measured: Measured, slo: SLO, calls: pl.DataFrame) -> pl.DataFr
 
 def attained(measured: Measured, slo: SLO) -> Attainment:
     """Return how many met the SLO, and the goodput."""
-    table = judged(measured, slo)
+    table = judged(measured, slo, "met", "output_tokens")
     whole = Whole(measured)
     met = int(table["met"].sum())
     programs = met
@@ -237,7 +243,7 @@ def by_group(
         of_calls = SLO(
             tuple(Group(tuple(g.asked_of("call")), g.fluidity, g.where) for g in slo.groups)
         )
-        met = judged(measured, of_calls)["met"].cast(pl.Float64)  # type: ignore[assignment]
+        met = judged(measured, of_calls, "met")["met"].cast(pl.Float64)  # type: ignore[assignment]
     return (
         calls.with_columns(within=met)
         .group_by(column)

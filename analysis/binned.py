@@ -38,16 +38,17 @@ def quantiles_over(
     place = np.log(at.clip(1.0)) if logarithmic else at
     width = float(np.ptp(place)) / bins or 1.0
     number = ((place - place.min()) / width).clip(0, bins - 1).astype(np.int16)
+    sizes = np.bincount(number)
+    sums = np.bincount(number, at)
     if (np.diff(number) < 0).any():  # calls in the order of due times need no sorting by them
-        order = np.argsort(number, kind="stable")
-        at, values, number = at[order], values[order], number[order]
-    begins = np.flatnonzero(np.diff(number, prepend=-1))
-    sizes = np.diff(begins, append=len(number))
-    inside = [np.sort(part) for part in np.split(values, begins[1:])]
+        values = values[np.argsort(number, kind="stable")]
+    ends = np.cumsum(sizes)
+    some = np.flatnonzero(sizes)
+    inside = [np.sort(values[ends[n] - sizes[n] : ends[n]]) for n in some.tolist()]
     return pl.DataFrame(
         {
-            "x": np.add.reduceat(at, begins) / sizes,
-            "n": sizes,
+            "x": sums[some] / sizes[some],
+            "n": sizes[some],
             **{name: _quantile_of_each(inside, q) for name, q in quantiles.items()},
         }
     )

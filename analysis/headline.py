@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 from polars import col
 
-from servescope.analysis.attainment import attained_at, judged
+from servescope.analysis.attainment import share_of
 from servescope.analysis.intervals import bounded
 from servescope.analysis.measured import Measured
 from servescope.analysis.metrics import METRICS
@@ -71,15 +71,12 @@ def headline_of(measured: Measured, slo: SLO | None, offered: float | None) -> H
         for sample in (measured.spread(name),)
         for label, q in (("p50", 0.5), ("p99", 0.99))
     }
-    share = None
-    if slo is not None and slo.of_each and measured.height:
-        (share,) = attained_at(judged(measured, slo), (1.0,))
     return Headline(
         calls=measured.height,
         failed=measured.height - whole.served.height,
         offered_rps=offered,
         output_tps=TOTALS["output_tps"].of(whole),
-        attainment=share,
+        attainment=share_of(measured, slo) if slo is not None and slo.of_each else None,
         **quantiles,
     )
 

@@ -31,6 +31,7 @@ from servescope.analysis.sample import AnyInts, Bools, Ints, Ranked, Sample
 from servescope.analysis.slo import SLO
 from servescope.traces.run import Run
 from servescope.traces.schema import SCHEMA, require
+from servescope.traces.status import NOT_SENT
 from servescope.traces.trace import Trace
 
 BATCH_CALLS = 10_000
@@ -187,6 +188,16 @@ class Measured:
         blocks = 1 if block is None else SECTIONS
         block = np.zeros(len(first), np.int64) if block is None else block
         return block, block[self.program_of], blocks
+
+    @cached_property
+    def answered(self) -> pl.Series:
+        """Which of `calls` were answered."""
+        return self.columns("status").select(ANSWERED).to_series()
+
+    @cached_property
+    def sent(self) -> pl.Series:
+        """Which of `calls` were sent, or may have been."""
+        return self.columns("status").select(col("status").ne_missing(NOT_SENT)).to_series()
 
     @cached_property
     def program_of(self) -> Ints:
@@ -495,9 +506,19 @@ class Part(Measured):
         return self.of_programs(self.whole.programs) if whole else self._made_programs()
 
     @cached_property
+    def answered(self) -> pl.Series:
+        """Which of `calls` were answered."""
+        return self.of_calls(self.whole.answered.to_frame()).to_series()
+
+    @cached_property
+    def sent(self) -> pl.Series:
+        """Which of `calls` were sent, or may have been."""
+        return self.of_calls(self.whole.sent.to_frame()).to_series()
+
+    @cached_property
     def program_of(self) -> Ints:
         """The number of each call's program, in the order of their first calls here."""
-        program = self.whole.program_of[self.chosen]
+        program = self.whole.program_of[np.flatnonzero(self.chosen)]
         places = np.arange(len(program))
         first = np.empty(len(self.whole.first_calls), np.int64)
         first[program[::-1]] = places[::-1]  # of several the last that is written stays
@@ -512,7 +533,14 @@ class Part(Measured):
 
     def spread(self, name: str) -> Sample:
         """Return the values of one metric where no interval is asked for: in one block."""
-        return self._sample(name, np.zeros(0, np.int64), 1)
+        if name not in self._spreads:
+            self._spreads[name] = self._sample(name, np.zeros(0, np.int64), 1)
+        return self._spreads[name]
+
+    @cached_property
+    def _spreads(self) -> dict[str, Sample]:
+        """The values that were asked for so far."""
+        return {}
 
     def fluidity(self, first_s: float, gap_s: float) -> pl.Series:
         """Return the share of token deadlines that each of `calls` met, null where not known."""
@@ -536,7 +564,7 @@ class Part(Measured):
         self, chosen: pl.Expr, groups: tuple[Group, ...] = (), *, whole_programs: bool
     ) -> Part:
         mask = np.zeros(len(self.chosen), np.bool_)
-        mask[self.chosen] = self._which(chosen)
+        mask[np.flatnonzero(self.chosen)] = self._which(chosen)
         every = (*self.groups, *groups)
         return replace(self, chosen=mask, groups=every, whole_programs=whole_programs)
 
@@ -547,7 +575,7 @@ class Part(Measured):
     def _block(self) -> AnyInts:
         """The section of each call of the whole, 0 for one that is not chosen."""
         block = np.zeros(len(self.chosen), np.int8)  # a small table is looked up faster
-        block[self.chosen] = self.sections[1]
+        block[np.flatnonzero(self.chosen)] = self.sections[1]
         return block
 
     def _sample(self, name: str, block: AnyInts, blocks: int) -> Sample:

@@ -193,11 +193,11 @@ class Ranked:
         """Return the values of the chosen rows, None for all; `block` is that of each row."""
         values, owner = self.values, self.owner
         if chosen is not None:
-            kept = chosen[owner]
+            kept = np.flatnonzero(chosen.take(owner, mode="clip"))  # a third of a mask's time
             values, owner = values[kept], owner[kept] if block is not None else owner
-        zeros = np.zeros(len(values), np.int64)
+        ones, zeros = (np.broadcast_to(np.int64(n), len(values)) for n in (1, 0))  # no memory
         within = zeros if block is None or blocks == 1 else block[owner].astype(np.int64)
-        return Sample(values, np.ones(len(values), np.int64), within, blocks)
+        return Sample(values, ones, within, blocks)
 
 
 def _rank(count: int, q: float) -> int:

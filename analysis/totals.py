@@ -18,13 +18,13 @@ from polars import col
 
 from servescope.analysis import servers
 from servescope.analysis.cut import EVERYTHING, Cut
-from servescope.analysis.measured import Measured
+from servescope.analysis.measured import Measured, Part
 from servescope.analysis.metrics import ANSWERED
-from servescope.analysis.sample import Floats
+from servescope.analysis.sample import AnyInts, Floats
 from servescope.traces.run import Run
-from servescope.traces.status import NOT_SENT
 
 ENDED = pl.coalesce("end_s", "last_token_s")
+_PLACE = np.int32(2**31 - 1)
 _TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
 Unit = Literal["s", "1/s", "tokens/s", "share", "count", "J/token"]
 
@@ -50,10 +50,10 @@ class Whole:
     @cached_property
     def span_s(self) -> float:
         """Seconds from the first due call to the last end; 0 of nothing."""
-        sent = col("status").ne_missing(NOT_SENT)
         first, end = (
-            self.measured.columns("status", "due_s", "end_s", "last_token_s")
-            .select(first=col("due_s").filter(sent).min(), end=ENDED.filter(sent).max())
+            self.measured.columns("due_s", "end_s", "last_token_s")
+            .filter(self.measured.sent)
+            .select(first=col("due_s").min(), end=ENDED.max())
             .row(0)
         )
         return 0.0 if first is None or end is None else end - first
@@ -62,7 +62,7 @@ class Whole:
     def served(self) -> pl.DataFrame:
         """The tokens of the calls that were answered."""
         told = [name for name in _TOKENS if name in self.measured.names]
-        return self.measured.columns("status", *told).filter(ANSWERED)
+        return self.measured.columns("row", *told).filter(self.measured.answered)
 
     @cached_property
     def series(self) -> pl.DataFrame | None:
@@ -87,16 +87,25 @@ class Whole:
     @cached_property
     def in_flight(self) -> tuple[Floats, Floats]:
         """When the number of calls in flight changed, and to what."""
-        sent = (
-            self.measured.columns("sent_s", "end_s", "last_token_s")
-            .select("sent_s", ended=ENDED)
-            .drop_nulls()
+        moments, call = self._changes
+        return moments, np.cumsum(np.where(call < 0, -1.0, 1.0))
+
+    @cached_property
+    def _changes(self) -> tuple[Floats, AnyInts]:
+        """When a call began or ended, in order, and its place in `calls`: less 2^31 for an end."""
+        if self.whole and isinstance(self.measured, Part):
+            moments, call = self.whole._changes
+            here = np.flatnonzero(self.measured.chosen.take(call & _PLACE, mode="clip"))
+            return moments[here], call[here]
+        sent = self.measured.columns("sent_s", "end_s", "last_token_s").select(
+            "sent_s", ended=ENDED
         )
-        # one that ends makes room for one that begins; two halves in order are soon one
-        halves = [np.sort(sent[name].to_numpy()) for name in ("ended", "sent_s")]
-        moments = np.concatenate(halves)
+        begun, ended = (sent[name].to_numpy() for name in ("sent_s", "ended"))
+        known = np.flatnonzero(~np.isnan(begun) & ~np.isnan(ended)).astype(np.int32)
+        moments = np.concatenate([ended[known], begun[known]])
+        # one that ends makes room for one that begins
         order = np.argsort(moments, kind="stable")
-        return moments[order], np.cumsum(np.where(order < sent.height, -1.0, 1.0))
+        return moments[order], np.concatenate([known | ~_PLACE, known])[order]
 
     def per_second(self, count: float) -> float | None:
         """Return a rate over the span; None over no time."""

@@ -54,8 +54,7 @@ def objectives(story: Story) -> Section | None:
         curves: dict[str, tuple[float, ...]] = {}
         for name, measured in story.measured.items():
             met = attained(measured, slo)
-            table = judged(measured, slo)
-            needed = np.sort(table["scale"].to_numpy())
+            needed = np.sort(judged(measured, slo, "scale")["scale"].to_numpy())
             rows.append(
                 {
                     "run": name,

@@ -17,8 +17,8 @@ def programs(story: Story) -> Section | None:
     notes: list[Note] = []
     for name, measured in story.measured.items():
         jct = measured.spread("jct")
-        calls = measured.columns(*LOOKED_AT)
-        cut = of_programs(calls) if calls.select(STOPPED.any()).item() else None
+        stopped = measured.columns("status", "due_s").select(STOPPED.any()).item()
+        cut = of_programs(measured.columns(*LOOKED_AT)) if stopped else None
         if cut and cut.censored:
             median, mean = cut.quantile(0.5), cut.restricted_mean()
             told = [f"median {median:.3g} s" if median is not None else "a median beyond the run"]
