@@ -82,13 +82,12 @@ class Measured:
             and set(metric.needs) <= set(names)
             and not set(metric.needs) & set(_LISTS)
         ]
-        calls = (
+        calls = _by_due(
             self.rows.with_row_index("row")
             .select("row", *numbers, *made)
             .with_columns(program_id=pl.coalesce("program_id", "call_id"))
             .collect(engine="streaming")
         )
-        calls = _in_order(calls)
         if self.since_s:
             calls = calls.filter(col("due_s").min().over("program_id") >= self.since_s)
         return calls if self.only is None else calls.filter(self.only)
@@ -629,16 +628,21 @@ class _Distributions(Mapping[str, Sample]):
         return len(METRICS)
 
 
-def _in_order(calls: pl.DataFrame) -> pl.DataFrame:
+def _by_due(calls: pl.DataFrame) -> pl.DataFrame:
     """Sort calls by due_s, and those of one moment by name: both at once take ten times as long.
 
-    The table that is given is used up, column by column, so that there are never two of it.
+    A few columns at a time take the place of those before, so that there are never two tables.
     """
     order = calls["due_s"].arg_sort(nulls_last=True)
     due = calls["due_s"].gather(order).to_numpy()
     if calls["due_s"].null_count() > 1 or (due[1:] == due[:-1]).any():
         order = calls.select(pl.arg_sort_by("due_s", "call_id", nulls_last=True)).to_series()
-    return pl.DataFrame([calls.drop_in_place(name).gather(order) for name in calls.columns])
+    sorted_parts = []
+    while calls.width:
+        few = calls.columns[:8]
+        sorted_parts.append(calls.select(pl.col(few).gather(order)))
+        calls = calls.drop(few)
+    return pl.concat(sorted_parts, how="horizontal")
 
 
 def _block_of(table: pl.DataFrame, owners: pl.DataFrame) -> Ints:
