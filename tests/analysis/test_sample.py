@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servescope.analysis.sample import Sample
+from servescope.analysis.sample import Ranked, Sample
 
 VALUES = st.lists(
     st.tuples(st.floats(-1e6, 1e6), st.integers(0, 2), st.integers(1, 4)), min_size=1, max_size=60
@@ -86,3 +86,25 @@ def test_what_is_no_number_or_in_no_block_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"a (sample|block)"):
         Sample.of(values, block, 2)
+
+
+@given(
+    st.lists(
+        st.tuples(st.none() | st.floats(-1e6, 1e6), st.booleans(), st.integers(0, 2)), max_size=40
+    )
+)
+def test_chosen_rows_of_what_is_ranked_are_a_sample_of_them(
+    rows: list[tuple[float | None, bool, int]],
+) -> None:
+    values = np.array([np.nan if value is None else value for value, _, _ in rows], np.float64)
+    chosen = np.array([here for _, here, _ in rows], np.bool_)
+    block = np.array([number for _, _, number in rows], np.int8)
+    known = chosen & ~np.isnan(values)
+    found = Ranked.of(values).sample(chosen, block, 3)
+    expected = Sample.of(values[known], block[known], 3)
+    assert found.values.tolist() == expected.values.tolist()
+    assert found.sizes().tolist() == expected.sizes().tolist()
+    means = found.block_means(), expected.block_means()
+    assert means[0] == pytest.approx(means[1], nan_ok=True)
+    everything = Ranked.of(values).sample(None)
+    assert everything.values.tolist() == np.sort(values[~np.isnan(values)]).tolist()
