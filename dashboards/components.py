@@ -9,6 +9,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from servescope.dashboards.library import sentence_of
+from servescope.dashboards.rows import Heading, Rows
 from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table
 from servescope.reports.render import written
 
@@ -75,12 +76,15 @@ def wrong(error: Exception) -> Component:
 
 def table(made: Table) -> Component:
     """Return a table whose numbers are written as in the report."""
+    rows = [[written(c, row.get(c.key)) for c in made.columns] for row in made.rows]
     says = [html.P(made.says, className="says")] if made.says else []
-    head = html.Tr([html.Th(c.heading, scope="col", className=c.form) for c in made.columns])
-    rows = [html.Tr([_cell(c, row.get(c.key)) for c in made.columns]) for row in made.rows]
-    body = html.Table([html.Thead(head), html.Tbody(rows)])
-    # what scrolls must be reached by the keyboard
-    return html.Div([html.Div(body, className="wide", tabIndex="0"), *says])
+    return html.Div([Rows([heading(c) for c in made.columns], rows), *says])
+
+
+def heading(column: Column, *, sorts: bool = False) -> Heading:
+    """Return a column's heading as rows have it; one that `sorts` can be clicked."""
+    made: Heading = {"heading": column.heading, "form": column.form}
+    return {**made, "key": column.key} if sorts else made
 
 
 def cards(told: Iterable[tuple[str, Column, Cell]]) -> Component:
@@ -89,10 +93,6 @@ def cards(told: Iterable[tuple[str, Column, Cell]]) -> Component:
         [html.Div([html.B(written(c, value)), html.Span(label)]) for label, c, value in told],
         className="cards",
     )
-
-
-def _cell(column: Column, value: Cell) -> Component:
-    return html.Td(written(column, value), className=column.form)
 
 
 def figure(made: Figure, of: str, number: int) -> Component:
@@ -112,7 +112,9 @@ def graph(drawn: Any, name: str | dict[str, Any]) -> Component:
 def choice(
     label: str, name: str | dict[str, str], options: Sequence[Any], value: Any, **more: Any
 ) -> Component:
-    """Return a labelled drop-down."""
+    """Return a labelled drop-down; a value that is no option is shown, so that it can be said."""
+    chosen = value if isinstance(value, list) else [value] if value else []
+    options = [*options, *(each for each in chosen if each not in options)]
     return html.Div(
         [html.Label(label), dcc.Dropdown(options, value, id=name, **more)],
         className="choice",

@@ -17,6 +17,7 @@ from servescope.analysis.timeline import Timeline
 from servescope.dashboards import components
 from servescope.dashboards.library import Library
 from servescope.dashboards.links import Query, cut_of, href, remember, remembered
+from servescope.dashboards.rows import Rows
 from servescope.reports import program_figures, timelines
 from servescope.reports.blocks import Column, Figure, told
 from servescope.reports.render import written
@@ -179,16 +180,16 @@ def bind(app: Dash, library: Library) -> None:
 
     @app.callback(
         Output("run-call", "data"),
-        Input({"call": ALL}, "n_clicks"),
+        Input({"calls": ALL}, "clicked"),
         Input({"figure": ALL, "number": ALL}, "clickData"),
         prevent_initial_call=True,
     )
-    def click(_buttons: list[int | None], _points: list[Any]) -> Any:
+    def click(_rows: list[Any], _points: list[Any]) -> Any:
         value = ctx.triggered[0]["value"] if ctx.triggered else None
         if not value or not ctx.triggered_id:
             return no_update
-        if "call" in ctx.triggered_id:
-            return ctx.triggered_id["call"]
+        if "calls" in ctx.triggered_id:
+            return value[0]
         return _call_of(ctx.triggered_id["figure"], value["points"][0]) or no_update
 
     @app.callback(
@@ -249,31 +250,27 @@ def _slowest(calls: pl.DataFrame) -> list[Component]:
         rows = calls.drop_nulls(metric).top_k(MOST_SLOW, by=metric)
         made += [
             html.H2(f"Slowest by {METRICS[metric].label}"),
-            _clickable(rows),
+            _clickable(rows, metric),
             html.P(says, className="says"),
         ]
     failed = calls.filter(~ANSWERED).head(MOST_SLOW)
     if not failed.is_empty():
-        made += [html.H2("Failed"), _clickable(failed)]
+        made += [html.H2("Failed"), _clickable(failed, "failed")]
     return made
 
 
-def _clickable(rows: pl.DataFrame) -> Component:
+def _clickable(rows: pl.DataFrame, name: str) -> Component:
     shown = told(_SLOW, rows.to_dicts())
-    head = html.Tr([html.Th(c.heading, scope="col", className=c.form) for c in shown])
-    body = []
-    for row in rows.iter_rows(named=True):
-        call = row["call_id"]
-        button = html.Button(call, id={"call": call}, type="button", className="plain")
-        cells = [html.Td(button, className="text")]
-        cells += [
-            html.Td(written(c, row.get(c.key)), className=c.form)
-            for c in shown
-            if c is not shown[0]
-        ]
-        body.append(html.Tr(cells))
-    return html.Div(
-        html.Table([html.Thead(head), html.Tbody(body)]), className="wide", tabIndex="0"
+    return Rows(
+        [components.heading(column) for column in shown],
+        [
+            [
+                {"text": row["call_id"], "value": row["call_id"]},
+                *(written(c, row.get(c.key)) for c in shown[1:]),
+            ]
+            for row in rows.iter_rows(named=True)
+        ],
+        id={"calls": name},
     )
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import Dash, Input, Output, State, ctx, dcc, html
 from dash.development.base_component import Component
 
 from servescope.dashboards import components
 from servescope.dashboards.library import Library, Listed
 from servescope.dashboards.links import Query, href, remember, remembered
-from servescope.reports.blocks import Cell, Column
+from servescope.dashboards.rows import Cell, Heading, Rows
+from servescope.reports.blocks import Cell as Value
+from servescope.reports.blocks import Column
 from servescope.reports.render import written
 from servescope.traces.errors import InputError
 
 MOST_ROWS = 100
 REFRESH_S = 5.0
+USUAL = "-started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,10 @@ class _Of:
     """A column of the list, and how it is read off a run."""
 
     column: Column
-    of: Callable[[Listed], Cell]
+    of: Callable[[Listed], Value]
 
 
-def _number(name: str) -> Callable[[Listed], Cell]:
+def _number(name: str) -> Callable[[Listed], Value]:
     return lambda run: getattr(run.headline, name) if run.headline else None
 
 
@@ -54,8 +57,16 @@ _COLUMNS = tuple(
 )
 
 
+_HEADINGS: list[Heading] = [
+    *(components.heading(each.column, sorts=True) for each in _COLUMNS),
+    {"heading": "tags", "form": "text"},
+]
+
+
 def layout(library: Library, query: Query) -> Component:
-    """Show the controls; the list itself follows them."""
+    """Show the controls and the list, which follows them."""
+    sort = query.one("sort", USUAL)
+    found = _found(library, query.one("q"), sort)
     return html.Div(
         [
             html.H1("Runs"),
@@ -89,12 +100,10 @@ def layout(library: Library, query: Query) -> Component:
                 className="bar",
             ),
             html.Div(id="runs-said", role="status"),
-            dcc.Store(id="runs-sort", data=query.one("sort", "-started")),
-            dcc.Store(id="runs-picked", data=query.get("pick", [])),
             dcc.Interval(id="runs-tick", interval=int(REFRESH_S * 1000)),
-            html.Div(_list(library, query.one("q"), query.one("sort", "-started"),
-                           query.get("pick", [])), id="runs-list"),
-            *remembered("runs", ("q", ""), ("sort", "-started"), ("pick", [])),
+            html.P(found.says, id="runs-says", className="says"),
+            Rows(_HEADINGS, found.rows, "runs-list", found.names, query.get("pick", []), sort),
+            *remembered("runs", ("q", ""), ("sort", USUAL), ("pick", [])),
         ]
     )  # fmt: skip
 
@@ -106,66 +115,41 @@ def bind(app: Dash, library: Library) -> None:
         app,
         "runs",
         Input("runs-words", "value"),
-        Input("runs-sort", "data"),
-        Input("runs-picked", "data"),
+        Input("runs-list", "sort"),
+        Input("runs-list", "picked"),
     )
 
     @app.callback(
-        Output("runs-list", "children"),
+        Output("runs-says", "children"),
+        Output("runs-list", "rows"),
+        Output("runs-list", "names"),
         Input("runs-words", "value"),
-        Input("runs-sort", "data"),
+        Input("runs-list", "sort"),
         Input("runs-tick", "n_intervals"),
         Input("runs-said", "children"),
-        State("runs-picked", "data"),
         prevent_initial_call=True,
     )
-    def show(
-        words: str | None, sort: str, _tick: int | None, _said: Any, picked: list[str]
-    ) -> list[Component]:
-        return _list(library, words or "", sort, picked)
-
-    @app.callback(
-        Output("runs-sort", "data"),
-        Input({"sort": ALL}, "n_clicks"),
-        State("runs-sort", "data"),
-        prevent_initial_call=True,
-    )
-    def sort(clicks: list[int | None], current: str) -> Any:
-        if not any(clicks) or not ctx.triggered_id:
-            return no_update
-        key = ctx.triggered_id["sort"]
-        return key if current == f"-{key}" else f"-{key}"
-
-    @app.callback(
-        Output("runs-picked", "data"),
-        Input({"pick": ALL}, "value"),
-        State({"pick": ALL}, "id"),
-        State("runs-picked", "data"),
-        prevent_initial_call=True,
-    )
-    def pick(values: list[list[str]], ids: list[dict[str, str]], before: list[str]) -> Any:
-        shown = {each["pick"]: bool(value) for each, value in zip(ids, values, strict=True)}
-        kept = [name for name in before if shown.get(name, True)]
-        after = [*kept, *(name for name, on in shown.items() if on and name not in kept)]
-        return no_update if after == before else after
+    def show(words: str | None, sort: str, _tick: int | None, _said: Any) -> Any:
+        found = _found(library, words or "", sort)
+        return found.says, found.rows, found.names
 
     @app.callback(
         Output("runs-compare", "href"),
         Output("runs-slo", "href"),
-        Input("runs-picked", "data"),
+        Input("runs-list", "picked"),
     )
-    def lead(picked: list[str]) -> tuple[str, str]:
-        return href("compare", run=picked), href("slo", run=picked)
+    def lead(picked: list[str] | None) -> tuple[str, str]:
+        return href("compare", run=picked or []), href("slo", run=picked or [])
 
     @app.callback(
         Output("runs-said", "children"),
         Input("runs-tag-add", "n_clicks"),
         Input("runs-tag-remove", "n_clicks"),
         State("runs-tag", "value"),
-        State("runs-picked", "data"),
+        State("runs-list", "picked"),
         prevent_initial_call=True,
     )
-    def tag(_add: int | None, _remove: int | None, text: str | None, picked: list[str]) -> Any:
+    def tag(_a: int | None, _r: int | None, text: str | None, picked: list[str] | None) -> Any:
         try:
             if not picked:
                 raise InputError("No run is selected.", "Tick some in the list.")
@@ -175,62 +159,45 @@ def bind(app: Dash, library: Library) -> None:
         return None
 
 
-def _list(library: Library, words: str, sort: str, picked: Sequence[str]) -> list[Component]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The runs that are shown: what is said of them, their cells, and their names."""
+
+    says: str
+    rows: list[list[str | Cell]]
+    names: list[str]
+
+
+def _found(library: Library, words: str, sort: str) -> _Found:
     runs = library.listed()
     if not runs:
-        return [components.doubt(
-            f"There is no run in {library.folder.name} yet. Make one: servescope demo --out"
-            f" {library.folder.name}/demo"
-        )]  # fmt: skip
+        name = library.folder.name
+        return _Found(
+            f"There is no run in {name} yet. Make one: servescope demo --out {name}/demo", [], []
+        )
     wanted = words.casefold().split()
-    found = [run for run in runs if all(word in _words(run) for word in wanted)]
-    found = _sorted(found, sort)
-    says = f"{len(found)} of {len(runs)} runs"
+    found = _sorted([run for run in runs if all(w in _words(run) for w in wanted)], sort)
+    says = f"{len(found)} of {len(runs)} runs."
     if len(found) > MOST_ROWS:
-        says += f", the first {MOST_ROWS} shown: filter to see others"
-    heads: list[Component] = [html.Th(html.Span("select", className="unseen"))]
-    heads += [_head(each.column, sort) for each in _COLUMNS]
-    heads.append(html.Th("tags", className="text"))
-    rows = [_row(run, run.name in picked) for run in found[:MOST_ROWS]]
-    table = html.Table([html.Thead(html.Tr(heads)), html.Tbody(rows)])
-    return [
-        html.P(f"{says}.", className="says"),
-        html.Div(table, className="wide", tabIndex="0"),
-    ]
+        says += f" The first {MOST_ROWS} are shown: filter to see others."
+    shown = found[:MOST_ROWS]
+    return _Found(says, [_row(run) for run in shown], [run.name for run in shown])
 
 
-def _head(column: Column, sort: str) -> Component:
-    key = sort.removeprefix("-")
-    order = None if key != column.key else "descending" if sort[0] == "-" else "ascending"
-    arrow = {None: "", "descending": " \u2193", "ascending": " \u2191"}[order]
-    return html.Th(
-        html.Button(column.heading + arrow, id={"sort": column.key}, type="button"),
-        scope="col",
-        className=column.form,
-        **(components.aria(sort=order) if order else {}),
-    )
-
-
-def _row(run: Listed, picked: bool) -> Component:
-    box = dcc.Checklist(
-        [{"label": html.Span(f"select {run.name}", className="unseen"), "value": "on"}],
-        ["on"] if picked else [],
-        id={"pick": run.name},
-    )
-    tags = html.Td([html.Span(tag, className="tag") for tag in run.tags], className="text")
+def _row(run: Listed) -> list[str | Cell]:
+    tags: Cell = {"tags": run.tags, "form": "text"}
     if run.wrong:
-        says = html.Td(run.wrong, colSpan=len(_COLUMNS) - 1, className="prose doubt")
-        return html.Tr([html.Td(box), html.Td(run.name, className="text"), says, tags])
-    cells = [html.Td(_shown(run, each), className=each.column.form) for each in _COLUMNS]
-    return html.Tr([html.Td(box), *cells, tags])
+        wrong: Cell = {"text": run.wrong, "wide": len(_COLUMNS) - 1, "form": "prose doubt"}
+        return [{"text": run.name, "form": "text"}, wrong, tags]
+    return [*(_shown(run, each) for each in _COLUMNS), tags]
 
 
-def _shown(run: Listed, each: _Of) -> Any:
+def _shown(run: Listed, each: _Of) -> str | Cell:
     text = written(each.column, each.of(run))
     if each.column.key == "run":
-        return html.A(text, href=href("run", run=run.name))
+        return {"text": text, "href": href("run", run=run.name)}
     if each.column.key == "validity" and run.live:
-        return html.A("live", href=href("live", run=run.name), className="badge-live")
+        return {"text": "live", "href": href("live", run=run.name)}
     return text
 
 
