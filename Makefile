@@ -10,7 +10,7 @@ demo: .venv/core
 	$(BIN)/servescope demo
 
 # What measures time, or is interrupted, has the machine to itself; all else runs on all cores.
-TIMED := $(addprefix tests/loadgen/test_,real_traces.py runner.py calibrate.py resume.py crew.py worker.py) \
+TIMED := $(addprefix tests/loadgen/test_,real_traces.py runner.py calibrate.py resume.py crew.py worker.py exporter.py watch.py) \
 	tests/cli/test_interrupt.py tests/dashboards/grafana/test_queries.py
 
 # All cores are busy with tests: threads of numpy's own would only be in their way.

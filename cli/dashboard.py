@@ -77,6 +77,7 @@ def open_(
     """
     import logging
     import webbrowser
+    from threading import Thread
 
     refuse_without_dash()
     from servescope.dashboards import Library, Server, app_of
@@ -84,8 +85,9 @@ def open_(
     if context.find_root().params.get("debug"):
         logging.basicConfig()
         logging.getLogger("servescope.dashboards").setLevel(logging.DEBUG)
-    made = app_of(Library(runs, trace or ()))
-    server = Server(made, host, port, os.environ.get(token_env, ""))
+    library = Library(runs, trace or ())
+    server = Server(app_of(library), host, port, os.environ.get(token_env, ""))
+    Thread(target=library.listed, daemon=True).start()  # the browser takes its time, too
     url = server.url_of(page)
     console.say(f"Dashboard: {url}")
     if server.token:

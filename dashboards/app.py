@@ -10,6 +10,7 @@ from dash import Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
 from dash.exceptions import DependencyException
 from flask import Flask, Response
+from plotly.offline import get_plotlyjs
 
 from servescope.dashboards import components
 from servescope.dashboards.library import Library
@@ -50,6 +51,7 @@ def app_of(library: Library) -> Dash:
     app.layout = _shell(library)
 
     app.server.add_url_rule("/style.css", view_func=_style)
+    app.server.add_url_rule("/plotly.js", view_func=_plotly)
     app.server.register_error_handler(DependencyException, lambda _: ("Not here.\n", 404))
 
     @app.callback(
@@ -70,6 +72,13 @@ def app_of(library: Library) -> Dash:
 def _style() -> Response:
     """Answer with the style that reports have, too."""
     return Response(style(), content_type="text/css; charset=utf-8")
+
+
+def _plotly() -> Response:
+    """Answer with the Plotly that reports have."""
+    answer = Response(get_plotlyjs(), content_type="text/javascript; charset=utf-8")
+    answer.cache_control.max_age = 3600
+    return answer
 
 
 def _shell(library: Library) -> Component:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from servescope.dashboards.library import sentence_of
+from servescope.dashboards.plots import Plots
 from servescope.dashboards.rows import Heading, Rows
 from servescope.reports.blocks import Cell, Column, Figure, Note, Section, Table
 from servescope.reports.render import written
-
-CONFIG: Any = {"displaylogo": False, "displayModeBar": False, "responsive": True}
 
 
 def aria(**said: str) -> dict[str, Any]:
@@ -22,33 +21,39 @@ def aria(**said: str) -> dict[str, Any]:
 
 
 def sections(made: Iterable[Section]) -> list[Component]:
-    """Return sections one under the other."""
-    return [section(each) for each in made]
+    """Return sections one under the other, each as the report has it."""
+    return [
+        html.Section(
+            [*_told(each), Plots(figures_of([each])), *_folded(each)],
+            id=each.name,
+            **aria(labelledby=f"{each.name}-title"),
+        )
+        for each in made
+    ]
 
 
-def section(made: Section) -> Component:
-    """Return a section as the report has it: notes, tables, figures, what is folded away."""
-    notes = [note(block) for block in made.blocks if isinstance(block, Note)]
-    tables = [block for block in made.blocks if isinstance(block, Table)]
-    figures = [block for block in made.blocks if isinstance(block, Figure)]
-    return html.Section(
-        [
-            html.H2(made.title, id=f"{made.name}-title"),
-            *notes,
-            *(table(block) for block in tables if not _word(block)),
-            html.Div(
-                [figure(block, made.name, number) for number, block in enumerate(figures)],
-                className="figures",
-            ),
-            *(
-                html.Details([html.Summary(word), table(block)])
-                for block in tables
-                if (word := _word(block))
-            ),
-        ],
-        id=made.name,
-        **aria(labelledby=f"{made.name}-title"),
+def words(made: Iterable[Section]) -> list[Component]:
+    """Return sections without their figures, which stand elsewhere to be changed in place."""
+    return [part for each in made for part in (*_told(each), *_folded(each))]
+
+
+def figures_of(made: Iterable[Section]) -> list[Figure]:
+    """Return the figures of sections."""
+    return [block for each in made for block in each.blocks if isinstance(block, Figure)]
+
+
+def _told(made: Section) -> Iterator[Component]:
+    yield html.H2(made.title, id=f"{made.name}-title")
+    yield from (note(block) for block in made.blocks if isinstance(block, Note))
+    yield from (
+        table(block) for block in made.blocks if isinstance(block, Table) and not _word(block)
     )
+
+
+def _folded(made: Section) -> Iterator[Component]:
+    for block in made.blocks:
+        if isinstance(block, Table) and (word := _word(block)):
+            yield html.Details([html.Summary(word), table(block)])
 
 
 def _word(made: Table) -> str:
@@ -93,20 +98,6 @@ def cards(told: Iterable[tuple[str, Column, Cell]]) -> Component:
         [html.Div([html.B(written(c, value)), html.Span(label)]) for label, c, value in told],
         className="cards",
     )
-
-
-def figure(made: Figure, of: str, number: int) -> Component:
-    """Return a figure and how to read it; its graph has the id {"figure": of, "number": number}."""
-    return html.Figure(
-        [graph(made.figure, {"figure": of, "number": number}), html.Figcaption(made.says)],
-        className="wide-figure" if made.wide else None,
-    )
-
-
-def graph(drawn: Any, name: str | dict[str, Any]) -> Component:
-    """Return a Plotly figure that keeps its height and follows the width of the page."""
-    height = drawn.layout.height or 340
-    return dcc.Graph(figure=drawn, id=name, config=CONFIG, style={"height": f"{height}px"})
 
 
 def choice(

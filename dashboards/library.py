@@ -166,10 +166,11 @@ class Library:
         return self._stories.of(self._key(names, slo), lambda: story_of(runs, self.slo(names, slo)))
 
     def part(self, names: Sequence[str], slo: str | None, cut: Cut) -> Story:
-        """Return the story of a part of runs; an empty cut is all of them."""
+        """Return the story of a part of runs; an empty cut is all of them.
+
+        Their files are read once for all parts, if a part is asked for before anything else is.
+        """
         whole = self.story(names, slo)
-        if cut == Cut():
-            return whole
         return self._parts.of((self._key(names, slo), cut), lambda: whole.cut(cut))
 
     def _key(self, names: Sequence[str], slo: str | None) -> Hashable:

@@ -36,7 +36,8 @@
     const heads = headings.map((each, place) => head(each, place, sort, key => setProps({ sort: key })));
     const first = names ? e("th", { key: "box" }, e("span", { className: "unseen" }, "select")) : null;
     // what scrolls must be reached by the keyboard
-    return e("div", { id, className: "wide", tabIndex: 0 },
+    const place = id && id.startsWith("{") ? Object.entries(JSON.parse(id)).flat().join("-") : id;
+    return e("div", { id: place, className: "wide", tabIndex: 0 },
       e("table", null, e("thead", null, e("tr", null, first, heads)), e("tbody", null, rows.map(line))));
   };
 

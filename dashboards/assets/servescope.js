@@ -15,12 +15,22 @@ document.addEventListener("click", event => {
 
 window.dash_clientside = window.dash_clientside || {};
 window.dash_clientside.servescope = {
+  // A window that was dragged over, cut to the run, or all of it; what else is chosen stays.
+  brush(dragged, _all, low, high, where) {
+    const { no_update, callback_context } = window.dash_clientside;
+    const kept = where.map(() => no_update);
+    if (callback_context.triggered_id === "run-all") return [[low, high], where.map(() => null)];
+    if (!dragged) return [no_update, kept];
+    const digits = Math.max(0, 3 - Math.floor(Math.log10(high - low)));
+    const ends = [Math.max(low, Math.min(...dragged)), Math.min(high, Math.max(...dragged))];
+    return [ends.map(end => Number(end.toFixed(digits))), kept];
+  },
   // What was clicked for is below: go there, but not when the page has only just opened.
-  reveal(_shown, call) {
-    const asked = new URLSearchParams(location.search).get("call");
-    const before = this.before === undefined ? asked : this.before;
-    window.dash_clientside.servescope.before = call;
-    if (call && call !== before) document.getElementById("run-program").scrollIntoView({ behavior: "smooth" });
+  reveal(shown, call) {
+    const page = window.dash_clientside.servescope;
+    const opened = page.opened === undefined;
+    page.opened = false;
+    if (shown && call && !opened) document.getElementById("run-program").scrollIntoView({ behavior: "smooth" });
     return window.dash_clientside.no_update;
   },
   // The last argument says of each value before it the name that it has in the address, and which

@@ -11,12 +11,13 @@ from servescope.analysis.progress import Progress
 from servescope.dashboards import components
 from servescope.dashboards.library import Library
 from servescope.dashboards.links import Query, href
+from servescope.dashboards.plots import Plots, drawn
 from servescope.reports import live_figures
 from servescope.reports.blocks import Column
 from servescope.traces.live import Live
 from servescope.traces.run import RunInfo
 
-EVERY_S = 1.0
+EVERY_S = 0.7  # with the second after which a run says more, less than two behind
 MOST_OTHERS = 20
 _COUNT, _MS, _SHARE = (Column("", "", form) for form in ("count", "ms", "share"))
 
@@ -30,7 +31,8 @@ def layout(library: Library, query: Query) -> Component:
     return html.Div(
         [
             html.H1(f"Live: {name}"),
-            html.Div(id="live-made", className="live"),
+            html.Div(id="live-made"),
+            Plots(id={"plots": "live"}),
             dcc.Interval(id="live-tick", interval=int(EVERY_S * 1000)),
             dcc.Store(id="live-asked", data=name),
         ]
@@ -42,6 +44,7 @@ def bind(app: Dash, library: Library) -> None:
 
     @app.callback(
         Output("live-made", "children"),
+        Output({"plots": "live"}, "figures"),
         Output("live-tick", "disabled"),
         Input("live-tick", "n_intervals"),
         State("live-asked", "data"),
@@ -51,7 +54,7 @@ def bind(app: Dash, library: Library) -> None:
             with library.following(name) as progress:
                 return _shown(name, library.run(name).info, progress)
         except Exception as error:
-            return components.wrong(error), False
+            return components.wrong(error), [], False
 
 
 def _choose(library: Library) -> list[Component]:
@@ -70,8 +73,10 @@ def _choose(library: Library) -> list[Component]:
     ]
 
 
-def _shown(name: str, info: RunInfo, progress: Progress) -> tuple[list[Component], bool]:
-    """Return what is known of a run, and whether it has ended."""
+def _shown(
+    name: str, info: RunInfo, progress: Progress
+) -> tuple[list[Component], list[dict[str, Any]], bool]:
+    """Return what is known of a run, its figures, and whether it has ended."""
     live = progress.live
     ended = progress.sealed and info.ended is not None
     going = live is not None and not ended and live.alive()
@@ -81,8 +86,7 @@ def _shown(name: str, info: RunInfo, progress: Progress) -> tuple[list[Component
     doubts = info.doubts if live is None or ended else live.doubts
     made += [components.doubt(text, "Doubt so far" if going else "Doubt") for text in doubts]
     figures = live_figures.pictures(info.name, progress.seconds, progress.servers)
-    drawn = [components.figure(each, "live", number) for number, each in enumerate(figures)]
-    return [*made, html.Div(drawn, className="figures")], ended
+    return made, drawn(figures), ended
 
 
 def _state(name: str, info: RunInfo, live: Live | None, *, going: bool, ended: bool) -> Component:
@@ -93,7 +97,7 @@ def _state(name: str, info: RunInfo, live: Live | None, *, going: bool, ended: b
         text = (
             "All calls have ended; the tables are being written."
             if live.sealing
-            else (f"In progress for {live.now_s:.0f} s; so far it is {live.validity}.")
+            else (f"In progress for {live.now_s:.1f} s; so far it is {live.validity}.")
         )
         return html.P(text, className="verdict", role="status")
     if live is None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import polars as pl
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
-from servescope.analysis.attainment import attained
-from servescope.analysis.cut import KEYS, TURN_GROUPS
+from servescope.analysis.cut import KEYS, TURN_GROUPS, Cut
+from servescope.analysis.headline import headline_of
 from servescope.analysis.intervals import bounded
+from servescope.analysis.measured import Measured
 from servescope.analysis.metrics import ANSWERED, METRICS, QUANTILES
+from servescope.analysis.slo import SLO
 from servescope.analysis.timeline import Timeline
 from servescope.dashboards import components
 from servescope.dashboards.library import Library
 from servescope.dashboards.links import Query, cut_of, href, remember, remembered
+from servescope.dashboards.plots import Plots, drawn
 from servescope.dashboards.rows import Rows
 from servescope.reports import program_figures, timelines
 from servescope.reports.blocks import Column, Figure, told
@@ -29,14 +33,16 @@ MOST_CHOICES = 200  # of a class, client, ...
 MOST_SLOW = 12
 # The tabs: what stands in each is sections of the report, of the part that is brushed.
 TABS = {
-    "pictures": ("Pictures", ("pictures", "programs")),
+    "pictures": ("Pictures", ("pictures",)),
     "slow": ("Slowest calls", ()),
+    "programs": ("Programs", ("programs",)),
     "slo": ("SLO", ("objectives",)),
     "groups": ("Classes, turns, clients", ("groups",)),
     "latencies": ("Latencies", ("service", "latencies")),
     "server": ("Server", ("server",)),
     "about": ("About the run", ("steadiness", "fidelity", "workload", "provenance")),
 }
+_COUNT, _MS, _RATE, _SHARE = (Column("", "", f) for f in ("count", "ms", "rate", "share"))
 WHERE = tuple(key for key in KEYS if key not in ("tenant", "turn"))  # names of one column each
 _SLOW = (
     Column("call_id", "call"),
@@ -56,8 +62,9 @@ def layout(library: Library, query: Query) -> Component:
     name = query.one("run")
     if not name:
         return html.P(["Choose a run of ", html.A("the list", href="/"), "."])
-    story = library.story([name], query.one("slo") or None)
-    calls = next(iter(story.calls.values()))
+    story = library.part([name], query.one("slo") or None, Cut())
+    measured = next(iter(story.measured.values()))
+    calls = measured.asked
     first, last = _span(calls)
     begin, end = query.number("from"), query.number("until")
     window = [first if begin is None else begin, last if end is None else end]
@@ -76,14 +83,14 @@ def layout(library: Library, query: Query) -> Component:
                     html.A("Traffic", href=href("trace", trace=name), className="button"),
                 ]
             ),
-            components.section(verdict) if verdict else None,
+            *components.sections([verdict] if verdict else []),
             html.H2("A part of it"),
             html.P(
                 "Drag over the figure, or move the ends of the bar, to look at a window of time;"
                 " every figure and table below is of that part.",
                 className="says",
             ),
-            components.graph(timelines.arrivals(story.calls), "run-strip"),
+            Plots([Figure(timelines.arrivals({name: calls}), "", wide=True)], "run-strip"),
             dcc.RangeSlider(
                 first, last, value=window, id="run-window", marks=None, step=_step(first, last),
                 tooltip={"placement": "bottom"}, allowCross=False,
@@ -106,8 +113,10 @@ def layout(library: Library, query: Query) -> Component:
                 inline=True,
             ),
             html.Div(id="run-part", className="part"),
+            Plots(id={"plots": "part"}),
             html.Div(id="run-program", className="part"),
             dcc.Store(id="run-asked", data=[name, query.one("slo")]),
+            dcc.Store(id="run-revealed"),
             dcc.Store(id="run-call", data=query.one("call")),
             *remembered(
                 "run",
@@ -131,29 +140,28 @@ def bind(app: Dash, library: Library) -> None:
         Input({"where": ALL}, "value"),
     )
 
-    @app.callback(
+    app.clientside_callback(  # type: ignore[no-untyped-call]
+        ClientsideFunction("servescope", "brush"),
         Output("run-window", "value"),
         Output({"where": ALL}, "value"),
-        Input("run-strip", "selectedData"),
+        Input("run-strip", "dragged"),
         Input("run-all", "n_clicks"),
         State("run-window", "min"),
         State("run-window", "max"),
         State({"where": ALL}, "value"),
         prevent_initial_call=True,
     )
-    def brush(
-        selected: dict[str, Any] | None, _: int | None, low: float, high: float, where: list[Any]
-    ) -> Any:
-        if ctx.triggered_id == "run-all":
-            return [low, high], [None] * len(where)
-        dragged = (selected or {}).get("range", {}).get("x")
-        if not dragged:
-            return no_update, [no_update] * len(where)
-        window = [max(low, min(dragged)), min(high, max(dragged))]
-        return window, [no_update] * len(where)
+    app.clientside_callback(  # type: ignore[no-untyped-call]
+        ClientsideFunction("servescope", "reveal"),
+        Output("run-revealed", "data"),
+        Input("run-program", "children"),
+        State("run-call", "data"),
+        prevent_initial_call=True,
+    )
 
     @app.callback(
         Output("run-part", "children"),
+        Output({"plots": "part"}, "figures"),
         Input("run-window", "value"),
         Input({"where": ALL}, "value"),
         Input("run-tab", "value"),
@@ -174,14 +182,15 @@ def bind(app: Dash, library: Library) -> None:
                 window[1] if window[1] < high else None,
             )
             part = library.part([name], slo or None, cut_of(bounds, where))
-            return _tab(part, tab)
+            words, figures = _tab(part, tab)
+            return words, drawn(figures)
         except Exception as error:
-            return components.wrong(error)
+            return components.wrong(error), []
 
     @app.callback(
         Output("run-call", "data"),
         Input({"calls": ALL}, "clicked"),
-        Input({"figure": ALL, "number": ALL}, "clickData"),
+        Input({"plots": ALL}, "clicked"),
         prevent_initial_call=True,
     )
     def click(_rows: list[Any], _points: list[Any]) -> Any:
@@ -190,7 +199,10 @@ def bind(app: Dash, library: Library) -> None:
             return no_update
         if "calls" in ctx.triggered_id:
             return value[0]
-        return _call_of(ctx.triggered_id["figure"], value["points"][0]) or no_update
+        _, text, custom, _ = value
+        if ctx.triggered_id["plots"] == "program":
+            return str(custom[0]) if custom else no_update
+        return text or no_update  # of a figure whose points are calls
 
     @app.callback(
         Output("run-program", "children"), Input("run-call", "data"), State("run-asked", "data")
@@ -205,58 +217,61 @@ def bind(app: Dash, library: Library) -> None:
             return components.wrong(error)
 
 
-def _tab(part: Story, tab: str) -> list[Component]:
-    """Return what a tab shows of a part of the run."""
-    calls = next(iter(part.calls.values()))
-    if calls.is_empty():
-        return [components.doubt("No call is in this part. Widen the window, or choose less.")]
-    if tab == "slow":
-        return _slowest(calls)
-    _, names = TABS.get(tab, TABS["pictures"])
-    made = [section for name in names if (section := SECTIONS[name](part))]
-    if not made:
-        return [components.doubt("The run holds nothing of that.")]
-    cards = [_cards(part)] if tab == "pictures" else []
-    return [*cards, *components.sections(made)]
-
-
-def _cards(part: Story) -> Component:
-    """Return the numbers that people look at first."""
+def _tab(part: Story, tab: str) -> tuple[list[Component], list[Figure]]:
+    """Return what a tab shows of a part of the run, and the figures below it."""
     measured = next(iter(part.measured.values()))
-    whole = next(iter(part.wholes.values()))
+    if not measured.height:
+        text = "No call is in this part. Widen the window, or choose less."
+        return [components.doubt(text)], []
+    if tab == "slow":
+        columns = (column.key for column in _SLOW if column.key in measured.names)
+        return _slowest(measured.columns(*columns)), []
+    _, names = TABS.get(tab, TABS["pictures"])
+    with ThreadPoolExecutor(1) as beside:  # long arrays are sorted without holding others up
+        cards = beside.submit(_cards, measured, part.slo) if "pictures" in names else None
+        sections = [section for name in names if (section := SECTIONS[name](part))]
+    if not sections:
+        return [components.doubt("The run holds nothing of that.")], []
+    words = components.words(sections)
+    return [cards.result(), *words] if cards else words, components.figures_of(sections)
+
+
+def _cards(measured: Measured, slo: SLO | None) -> Component:
+    """Return the numbers that people look at first."""
+    found = headline_of(measured, slo, None)
     told: list[tuple[str, Column, float | None]] = [
-        ("calls", Column("", "", "count"), measured.calls.height),
-        ("failed", Column("", "", "count"), measured.calls.height - whole.served.height),
+        ("calls", _COUNT, found.calls),
+        ("failed", _COUNT, found.failed),
+        ("TTFT p50 (ms)", _MS, found.ttft_p50_s),
+        ("TTFT p99 (ms)", _MS, found.ttft_p99_s),
+        ("TPOT p50 (ms)", _MS, found.tpot_p50_s),
+        ("TPOT p99 (ms)", _MS, found.tpot_p99_s),
+        ("E2E p50 (ms)", _MS, found.e2e_p50_s),
+        ("E2E p99 (ms)", _MS, found.e2e_p99_s),
+        ("output tokens/s", _RATE, found.output_tps),
     ]
-    for name, label in (("ttft", "TTFT"), ("tpot", "TPOT"), ("e2e", "E2E")):
-        sample = measured.sample(name)
-        for quantile in ("p50", "p99"):
-            value = bounded(sample, QUANTILES[quantile])
-            told.append((f"{label} {quantile} (ms)", Column("", "", "ms"), value))
-    if part.slo and part.slo.of_each:
-        met = attained(measured, part.slo)
-        told.append(("within SLO", Column("", "", "share"), met.share))
-        told.append((f"goodput ({met.per}/s)", Column("", "", "rate"), met.goodput_rps))
+    if found.attainment is not None:
+        told.append(("within SLO", _SHARE, found.attainment))
     return components.cards(told)
 
 
 def _slowest(calls: pl.DataFrame) -> list[Component]:
     """Return the calls that took longest, each to be clicked."""
-    made: list[Component] = []
+    shown: list[Component] = []
     for metric, says in (
         ("ttft", "The calls that waited longest for their first token; click one to see why."),
         ("e2e", "The calls that took longest to their last token."),
     ):
         rows = calls.drop_nulls(metric).top_k(MOST_SLOW, by=metric)
-        made += [
+        shown += [
             html.H2(f"Slowest by {METRICS[metric].label}"),
             _clickable(rows, metric),
             html.P(says, className="says"),
         ]
     failed = calls.filter(~ANSWERED).head(MOST_SLOW)
     if not failed.is_empty():
-        made += [html.H2("Failed"), _clickable(failed, "failed")]
-    return made
+        shown += [html.H2("Failed"), _clickable(failed, "failed")]
+    return shown
 
 
 def _clickable(rows: pl.DataFrame, name: str) -> Component:
@@ -303,14 +318,6 @@ def _choices(calls: pl.DataFrame, chosen: dict[str, str]) -> dict[str, list[str]
     return found
 
 
-def _call_of(figure: str, point: dict[str, Any]) -> str | None:
-    """Return the call that a point of a figure stands for, if it is one call's."""
-    if figure == "program":
-        told = point.get("customdata")
-        return str(told[0]) if told else None
-    return point.get("text") if figure == "pictures" else None
-
-
 def _program(story: Story, call: str) -> Component:
     """Return what the program of a call did, and when the chunks of the call came."""
     measured = next(iter(story.measured.values()))
@@ -329,7 +336,7 @@ def _program(story: Story, call: str) -> Component:
     said = [_of_call(row.row(0, named=True))]
     gaps = program.gaps(call)
     if gaps.height:
-        p99 = bounded(measured.sample("icl"), QUANTILES["p99"])
+        p99 = bounded(measured.spread("icl"), QUANTILES["p99"])
         says = f"Gaps between the chunks of call {call}; the line is p99 of the run."
         figures.append(Figure(program_figures.chunk_gaps(gaps, p99), says, wide=True))
     elif row["status"].eq_missing(OK).all():
@@ -338,10 +345,7 @@ def _program(story: Story, call: str) -> Component:
         [
             html.H2(f"Program {program.program_id}", id="program-title"),
             *said,
-            html.Div(
-                [components.figure(each, "program", n) for n, each in enumerate(figures)],
-                className="figures",
-            ),
+            Plots(figures, {"plots": "program"}),
         ],
         **components.aria(labelledby="program-title"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from dash import Dash, Input, Output, dcc, html
 from dash.development.base_component import Component
@@ -12,9 +12,14 @@ from servescope.analysis.thresholds import RANGES, Bounds
 from servescope.dashboards import components
 from servescope.dashboards.library import Library
 from servescope.dashboards.links import Query, remember, remembered
+from servescope.dashboards.plots import Plots, drawn
 from servescope.reports import slo_figures
 from servescope.reports.blocks import Cell, Column, Figure, Table
 
+_CURVES: dict[Literal["attainment", "goodput"], str] = {
+    "attainment": "Share that meets all bounds, were this one another.",
+    "goodput": "What meets all of them, a second of the run.",
+}
 # At its right end a slider asks nothing.
 SLIDERS = {
     "ttft": "TTFT",
@@ -67,6 +72,7 @@ def layout(library: Library, query: Query) -> Component:
                 inline=True,
             ),
             html.Div(id="slo-made", className="part"),
+            Plots(id={"plots": "slo"}),
             dcc.Store(id="slo-bounds"),
             *remembered(
                 "slo", ("run", []), ("over", "ttft"),
@@ -84,6 +90,7 @@ def bind(app: Dash, library: Library) -> None:
 
     @app.callback(
         Output("slo-made", "children"),
+        Output({"plots": "slo"}, "figures"),
         Output("slo-bounds", "data"),
         *(Output(f"slo-said-{metric}", "children") for metric in SLIDERS),
         runs,
@@ -97,15 +104,17 @@ def bind(app: Dash, library: Library) -> None:
         ]
         said = [_told(bound) for bound in bounds]
         try:
-            made = _made(library, names or [], over, Bounds(*bounds))
+            words, figures = _made(library, names or [], over, Bounds(*bounds))
         except Exception as error:
-            made = [components.wrong(error)]
-        return made, bounds, *said
+            words, figures = [components.wrong(error)], []
+        return words, drawn(figures), bounds, *said
 
 
-def _made(library: Library, names: list[str], over: str, bounds: Bounds) -> list[Component]:
+def _made(
+    library: Library, names: list[str], over: str, bounds: Bounds
+) -> tuple[list[Component], list[Figure]]:
     if not names:
-        return [html.P("Choose one run or more.")]
+        return [html.P("Choose one run or more.")], []
     asked = {name: library.bounds(name) for name in names}
     rows: list[dict[str, Cell]] = []
     for name, each in asked.items():
@@ -116,32 +125,22 @@ def _made(library: Library, names: list[str], over: str, bounds: Bounds) -> list
         )  # fmt: skip
     text = _slo_text(bounds)
     says = f"Failures are misses. The same in a report or a replay: --slo '{text}'" if text else ""
-    made = [components.table(Table(_COLUMNS, rows, says))]
+    words = [components.table(Table(_COLUMNS, rows, says))]
     curves = {name: each.curve(bounds, over) for name, each in asked.items()}
     grid_s = next(iter(curves.values())).grid_s
     per = next(iter(curves.values())).per
-    attainment = slo_figures.over_threshold(
-        {name: curve.attainment for name, curve in curves.items()},
-        grid_s,
-        _short(over),
-        what="attainment",
-        at_s=bounds.asked.get(over),
-        per=per,
-    )
-    goodput = slo_figures.over_threshold(
-        {name: curve.goodput for name, curve in curves.items()},
-        grid_s,
-        _short(over),
-        what="goodput",
-        at_s=bounds.asked.get(over),
-        per=per,
-    )
-    figures = (
-        Figure(attainment, "Share that meets all bounds, were this one another."),
-        Figure(goodput, "What meets all of them, a second of the run."),
-    )
-    drawn = [components.figure(each, "slo", number) for number, each in enumerate(figures)]
-    return [*made, html.Div(drawn, className="figures")]
+    figures = []
+    for what, says in _CURVES.items():
+        curve_of = slo_figures.over_threshold(
+            {name: getattr(curve, what) for name, curve in curves.items()},
+            grid_s,
+            _short(over),
+            what=what,
+            at_s=bounds.asked.get(over),
+            per=per,
+        )
+        figures.append(Figure(curve_of, says))
+    return words, figures
 
 
 def _slo_text(bounds: Bounds) -> str:
