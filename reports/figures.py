@@ -24,6 +24,7 @@ from servescope.reports.canvas import (
     short,
 )
 
+FEW_VALUES = 1000
 PATTERNS = ("", "/", "x", ".", "+")
 
 
@@ -31,6 +32,8 @@ def ccdf(values: Mapping[str, Sample], metric: str) -> go.Figure:
     """Draw the share of values above x on two log axes: the tail is where schedulers differ."""
     figure = canvas(f"{METRICS[metric].label} (ms)", "share above", log_x=True)
     figure.update_yaxes(**LOG, tickformat="~%")
+    if all(len(sample) < FEW_VALUES for sample in values.values()):
+        figure.update_yaxes(dtick="D2")  # of few decades Plotly names every digit, one over another
     for index, (name, sample) in enumerate(values.items()):
         keep = _spread(len(sample.values))
         below = np.cumsum(sample.weights)[keep] - sample.weights[keep]
