@@ -22,6 +22,7 @@ from servescope.dashboards import Library, Server, app_of
 pytestmark = [*chromium.needed, pytest.mark.slow]
 CLI = [sys.executable, "-m", "servescope.cli"]
 SOON_MS = 30_000
+expect.set_options(timeout=SOON_MS)  # other tests are on the same cores
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +70,15 @@ def test_a_run_is_watched_from_its_first_seconds_to_its_end(engine: str, tmp_pat
             page.goto(server.address)
             page.get_by_role("link", name="live", exact=True).click()
             state = page.locator("#live-made .verdict")
-            expect(state).to_contain_text("In progress", timeout=SOON_MS)
+            expect(state).to_contain_text("In progress")
             sent = page.locator(".cards div", has_text=re.compile("^[0-9]+sent$")).locator("b")
             before = int(sent.inner_text())
-            expect(sent).not_to_have_text(str(before), timeout=SOON_MS)
+            expect(sent).not_to_have_text(str(before))
             assert int(sent.inner_text()) > before
-            expect(page.locator("#plots-live .main-svg").first).to_be_visible(timeout=SOON_MS)
+            expect(page.locator("#plots-live .main-svg").first).to_be_visible()
             expect(page.locator(".cards")).to_contain_text("server queue")
             expect(page.locator(".cards")).to_contain_text("within SLO")
-            expect(state).to_contain_text("It has ended", timeout=SOON_MS)
+            expect(state).to_contain_text("It has ended")
             page.get_by_role("link", name="Look at the whole of it").click()
             expect(page.locator("#page .verdict").first).to_contain_text("calls served")
     finally:

@@ -24,6 +24,7 @@ from servescope.traces.run import Run
 pytestmark = chromium.needed
 NASTY = "<img src=x onerror=alert(1)><script>alert(2)</script> & <b>bold</b>"
 SOON_MS = 20_000
+expect.set_options(timeout=SOON_MS)  # other tests are on the same cores
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +102,10 @@ def query(page: Page) -> dict[str, list[str]]:
 
 def drawn(part: Locator) -> None:
     """Go to the figures of a part of the page, which draws them, and wait for all of them."""
-    expect(part.locator(".plot").first).to_be_attached(timeout=SOON_MS)
+    expect(part.locator(".plot").first).to_be_attached()
     for plot in part.locator(".plot").all():
         plot.scroll_into_view_if_needed()
-        expect(plot.locator(".main-svg").first).to_be_visible(timeout=SOON_MS)
+        expect(plot.locator(".main-svg").first).to_be_visible()
 
 
 def drag(page: Page, strip: Locator, begin: float, end: float) -> None:
@@ -183,7 +184,7 @@ def test_a_damaged_run_is_a_sentence_on_its_page(
         pytest.skip("what traffic it was stands in the tables, which are whole")
     other = "&run=chat/sarathi" if kind in ("compare", "slo") else ""
     with opened(browser, f"{address}/{kind}?run={name}&trace={name}{other}") as page:
-        expect(page.locator("#page .doubt").first).to_be_visible(timeout=SOON_MS)
+        expect(page.locator("#page .doubt").first).to_be_visible()
 
 
 def test_every_figure_of_a_run_follows_the_brush(
@@ -234,7 +235,7 @@ def test_a_class_filters_and_a_deep_link_opens_the_same(browser: Browser, addres
 @pytest.mark.parametrize("tab", ["slow", "slo", "groups", "latencies", "server", "about"])
 def test_every_tab_of_a_run_has_its_say(browser: Browser, address: str, tab: str) -> None:
     with opened(browser, f"{address}/run?run=chat/sarathi&tab={tab}") as page:
-        expect(page.locator("#run-part h2, #run-part .doubt").first).to_be_visible(timeout=SOON_MS)
+        expect(page.locator("#run-part h2, #run-part .doubt").first).to_be_visible()
 
 
 def test_a_slow_call_shows_its_program_and_its_gaps(browser: Browser, address: str) -> None:
@@ -259,12 +260,12 @@ def test_a_slow_call_shows_its_program_and_its_gaps(browser: Browser, address: s
 
 def test_runs_are_compared_with_their_verdict(browser: Browser, address: str) -> None:
     with opened(browser, f"{address}/compare?run=chat/vllm_v0&run=chat/sarathi") as page:
-        expect(page.locator(".verdict")).to_contain_text("sarathi", timeout=SOON_MS)
+        expect(page.locator(".verdict")).to_contain_text("sarathi")
         expect(page.get_by_text("By how much, how sure, and why")).to_be_visible()
         drawn(page.locator("#compare-made"))
         page.fill("#compare-slo", "ttft<50ms")
         page.keyboard.press("Enter")
-        expect(page.locator("#compare-made")).to_contain_text("TTFT < 50 ms", timeout=SOON_MS)
+        expect(page.locator("#compare-made")).to_contain_text("TTFT < 50 ms")
         assert query(page)["slo"] == ["ttft<50ms"]
 
 
@@ -315,14 +316,14 @@ def test_what_a_trace_or_a_server_says_is_text(browser: Browser, address: str, l
     """No planted script runs and no planted image is asked for: `opened` would see both."""
     with opened(browser, address + link) as page:
         page.wait_for_load_state("networkidle")
-        expect(page.locator("#page > *").first).to_be_visible(timeout=SOON_MS)
+        expect(page.locator("#page > *").first).to_be_visible()
         assert page.locator("#page img, #page script").count() == 0
 
 
 def test_a_planted_name_is_shown_as_it_is_in_the_timeline(browser: Browser, address: str) -> None:
     with opened(browser, f"{address}/run?run=nasty&tab=slow") as page:
         call = page.locator("#run-part button.plain").first
-        expect(call).to_contain_text("<script>", timeout=SOON_MS)
+        expect(call).to_contain_text("<script>")
         call.click()
         drawn(page.locator("#run-program"))
         expect(page.locator("#run-program h2")).to_contain_text("<script>")
@@ -336,7 +337,7 @@ def test_a_planted_name_is_shown_as_it_is_in_the_timeline(browser: Browser, addr
 def test_pages_fit_a_phone_in_the_dark(browser: Browser, address: str, link: str) -> None:
     with opened(browser, address + link, 390, dark=True, touch=True) as page:
         page.wait_for_load_state("networkidle")
-        expect(page.locator("h1")).to_be_visible(timeout=SOON_MS)
+        expect(page.locator("h1")).to_be_visible()
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert sum(int(part) for part in dark[4:-1].split(",")[:3]) < 150
 
