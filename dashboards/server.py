@@ -128,8 +128,9 @@ def protect(app: Dash, token: str, *, any_name: bool) -> None:
         given = request.args.get(PARAMETER, "")
         if _same(given, token):
             rest = [(k, v) for k, v in request.args.items(multi=True) if k != PARAMETER]
+            path = "/" + request.path.lstrip("/")  # two slashes would lead to another host
             # the token must not stay in the address
-            answer = redirect(f"{request.path}?{urlencode(rest)}" if rest else request.path)
+            answer = redirect(f"{path}?{urlencode(rest)}" if rest else path)
             answer.set_cookie(COOKIE, token, httponly=True, samesite="Strict")
             return answer
         if not _same(request.cookies.get(COOKIE, ""), token):

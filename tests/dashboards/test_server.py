@@ -104,6 +104,11 @@ def test_the_token_moves_from_the_address_into_a_cookie(guarded: Server) -> None
     assert "SameSite=Strict" in cookie
 
 
+def test_the_token_leads_to_no_other_host(guarded: Server) -> None:
+    answer = ask(guarded, f"//evil.example/?token={TOKEN}")
+    assert answer.headers["Location"].startswith("/evil.example")
+
+
 def test_another_host_gets_a_token_by_itself(kept: Path) -> None:
     with Server(app_of(Library(kept)), host="0.0.0.0") as server:
         assert len(server.token) >= 32
