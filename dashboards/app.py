@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from dash import Dash, Input, Output, State, dcc, html
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
 from dash.exceptions import DependencyException
 from flask import Flask, Response
@@ -64,6 +64,11 @@ def app_of(library: Library) -> Dash:
         name = (path or "").strip("/")
         return _page(library, name, Query.of(search)), _ways(name)
 
+    app.clientside_callback(  # type: ignore[no-untyped-call]
+        ClientsideFunction("servescope", "entitle"),
+        Output("entitled", "data"),
+        Input("page", "children"),
+    )
     for page in PAGES.values():
         page.bind(app, library)
     return app
@@ -85,6 +90,7 @@ def _shell(library: Library) -> Component:
     return html.Div(
         [
             dcc.Location(id="address", refresh=False),
+            dcc.Store(id="entitled"),
             html.A("Skip to the page", href="#page", className="skip"),
             html.Header(
                 [

@@ -29,6 +29,7 @@ from servescope.reports import Story, story_of
 from servescope.traces import BUNDLED, live, load
 from servescope.traces.atomic import write_json
 from servescope.traces.errors import InputError, NotARun, ServescopeError
+from servescope.traces.formats.locate import find
 from servescope.traces.run import Run, RunInfo
 
 MOST_RUNS, DEEPEST = 5000, 6
@@ -88,6 +89,9 @@ class Library:
             raise InputError(
                 f"{folder} is no folder.", "Name the folder that the runs are in, or one run."
             )
+        for trace in traces:
+            if trace not in BUNDLED:
+                find(trace)  # one that is not there is said now
         self.folder = folder.resolve()
         self.traces = tuple(dict.fromkeys((*traces, *BUNDLED)))
         self._rows: Kept[tuple[RunInfo, Headline]] = Kept(MOST_RUNS)
@@ -266,7 +270,7 @@ def sentence_of(error: Exception) -> str:
     _log.debug("A fault, shown as a sentence", exc_info=error)
     return (
         f"It cannot be shown ({type(error).__name__}). It was made by another version, or this is"
-        " a fault of servescope."
+        " a fault of servescope: `servescope --debug dashboard` prints where."
     )
 
 

@@ -18,6 +18,7 @@ from servescope.reports import timelines
 from servescope.reports.blocks import Figure
 from servescope.reports.canvas import LOG, MOST_POINTS, canvas, line_of, short
 
+FEW = 8
 _COUNTS = ("planned", "sent", "done", "failed")
 _OF_LATENCIES = {
     "ttft": "Time to first token of the calls that got one in the last seconds.",
@@ -63,6 +64,8 @@ def in_flight(seconds: pl.DataFrame) -> go.Figure:
     """Draw how many calls were sent and had not ended."""
     figure = _lines(seconds, "calls in flight", {"in_flight": "in flight"}, "%{y:,.0f} in flight")
     figure.update_yaxes(rangemode="tozero", tickformat=",d")
+    if "in_flight" in seconds.columns and seconds["in_flight"].max() in range(FEW):
+        figure.update_yaxes(dtick=1)  # else half a call is named, and rounded
     return figure
 
 

@@ -25,6 +25,14 @@ window.dash_clientside.servescope = {
     const ends = [Math.max(low, Math.min(...dragged)), Math.min(high, Math.max(...dragged))];
     return [ends.map(end => Number(end.toFixed(digits))), kept];
   },
+  // A page is called what its heading says, once that is there.
+  entitle(_page) {
+    setTimeout(() => {
+      const heading = document.querySelector("h1");
+      document.title = heading ? `${heading.innerText} - servescope` : "servescope";
+    });
+    return window.dash_clientside.no_update;
+  },
   // What was clicked for is below: go there, but not when the page has only just opened.
   reveal(shown, call) {
     const page = window.dash_clientside.servescope;

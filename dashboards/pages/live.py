@@ -136,8 +136,8 @@ def _cards(live: Live) -> Component:
         told += [
             (f"{label}{mark}", column, value)
             for label, column, value in (
-                ("server runs", _COUNT, server.running),
-                ("server queue", _COUNT, server.waiting),
+                ("running on the server", _COUNT, server.running),
+                ("queued on the server", _COUNT, server.waiting),
                 ("KV in use", _SHARE, server.kv_usage),
             )
             if value is not None

@@ -68,6 +68,7 @@ def layout(library: Library, query: Query) -> Component:
     first, last = _span(calls)
     begin, end = query.number("from"), query.number("until")
     window = [first if begin is None else begin, last if end is None else end]
+    window = [min(max(first, at), last) for at in window]
     chosen = {key: query.one(key) for key in WHERE}
     choices = _choices(calls, chosen)
     verdict = SECTIONS["verdict"](story)
@@ -107,7 +108,7 @@ def layout(library: Library, query: Query) -> Component:
             ),
             dcc.RadioItems(
                 [{"label": label, "value": tab} for tab, (label, _) in TABS.items()],
-                query.one("tab", "pictures"),
+                tab if (tab := query.one("tab")) in TABS else "pictures",
                 id="run-tab",
                 className="tabs",
                 inline=True,
@@ -221,7 +222,7 @@ def _tab(part: Story, tab: str) -> tuple[list[Component], list[Figure]]:
     """Return what a tab shows of a part of the run, and the figures below it."""
     measured = next(iter(part.measured.values()))
     if not measured.height:
-        text = "No call is in this part. Widen the window, or choose less."
+        text = "No call is in this part. Widen the window, clear a choice, or press All of it."
         return [components.doubt(text)], []
     if tab == "slow":
         columns = (column.key for column in _SLOW if column.key in measured.names)

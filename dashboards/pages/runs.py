@@ -42,7 +42,7 @@ _COLUMNS = tuple(
         (Column("system", "system"), lambda run: run.info.system if run.info else None),
         (Column("workload", "workload"), lambda run: _workload(run)),
         (Column("validity", "validity"), lambda run: run.info.validity if run.info else None),
-        (Column("offered_rps", "offered /s", "rate"), _number("offered_rps")),
+        (Column("offered_rps", "offered programs/s", "rate"), _number("offered_rps")),
         (Column("calls", "calls", "count"), _number("calls")),
         (Column("failed", "failed", "count"), _number("failed")),
         (Column("ttft_p50_s", "TTFT p50 (ms)", "ms"), _number("ttft_p50_s")),
@@ -177,6 +177,8 @@ def _found(library: Library, words: str, sort: str) -> _Found:
         )
     wanted = words.casefold().split()
     found = _sorted([run for run in runs if all(w in _words(run) for w in wanted)], sort)
+    if not found:
+        return _Found(f"No run of {len(runs)} matches: clear the filter.", [], [])
     says = f"{len(found)} of {len(runs)} runs."
     if len(found) > MOST_ROWS:
         says += f" The first {MOST_ROWS} are shown: filter to see others."

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from dash import Dash, Input, Output, dcc, html
 from dash.development.base_component import Component
 
+from servescope.analysis.metrics import METRICS
 from servescope.analysis.thresholds import RANGES, Bounds
 from servescope.dashboards import components
 from servescope.dashboards.library import Library
@@ -17,13 +18,13 @@ from servescope.reports import slo_figures
 from servescope.reports.blocks import Cell, Column, Figure, Table
 
 _CURVES: dict[Literal["attainment", "goodput"], str] = {
-    "attainment": "Share that meets all bounds, were this one another.",
-    "goodput": "What meets all of them, a second of the run.",
+    "attainment": "Share within all bounds, if this bound were the value on the axis.",
+    "goodput": "How many are within all bounds, a second of the run.",
 }
 # At its right end a slider asks nothing.
 SLIDERS = {
     "ttft": "TTFT",
-    "stall": "TBT (longest of a call)",
+    "stall": "Longest stall (largest TBT of a call)",
     "tpot": "TPOT",
     "jct": "JCT (asks programs)",
 }
@@ -66,7 +67,7 @@ def layout(library: Library, query: Query) -> Component:
             html.Div(sliders, className="sliders"),
             dcc.RadioItems(
                 [{"label": f"over {_short(metric)}", "value": metric} for metric in SLIDERS],
-                query.one("over", "ttft"),
+                over if (over := query.one("over")) in SLIDERS else "ttft",
                 id="slo-over",
                 className="tabs",
                 inline=True,
@@ -148,7 +149,7 @@ def _slo_text(bounds: Bounds) -> str:
 
 
 def _short(metric: str) -> str:
-    return SLIDERS[metric].partition(" ")[0]
+    return METRICS[metric].label
 
 
 def _ends(metric: str) -> tuple[float, float]:

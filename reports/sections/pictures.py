@@ -33,5 +33,7 @@ def pictures(story: Story) -> Section:
         blocks.append(Figure(figures.over_length(calls, "ttft"), says))
     in_flight = {name: whole.in_flight for name, whole in story.wholes.items()}
     says = "Calls sent and not ended: the load that was there."
+    if story.part:
+        says = "Calls of this part, sent and not ended; others were in flight beside them."
     blocks.append(Figure(timelines.in_flight(in_flight), says))
     return Section("pictures", "Pictures", tuple(blocks))

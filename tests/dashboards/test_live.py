@@ -76,7 +76,7 @@ def test_a_run_is_watched_from_its_first_seconds_to_its_end(engine: str, tmp_pat
             expect(sent).not_to_have_text(str(before))
             assert int(sent.inner_text()) > before
             expect(page.locator("#plots-live .main-svg").first).to_be_visible()
-            expect(page.locator(".cards")).to_contain_text("server queue")
+            expect(page.locator(".cards")).to_contain_text("queued on the server")
             expect(page.locator(".cards")).to_contain_text("within SLO")
             expect(state).to_contain_text("It has ended")
             page.get_by_role("link", name="Look at the whole of it").click()

@@ -69,3 +69,10 @@ def test_hours_are_thinned_and_keep_the_worst_second() -> None:
     (line,) = figure.data
     assert len(line.x) <= 2 * MOST_POINTS + 2
     assert max(line.y) == 7000
+
+
+def test_few_calls_in_flight_are_counted_in_whole_ones() -> None:
+    few = pl.DataFrame({"t_s": [0.0, 1.0], "in_flight": [0, 2]})
+    many = few.with_columns(in_flight=pl.col("in_flight") * 50)
+    assert live_figures.in_flight(few).layout.yaxis.dtick == 1
+    assert live_figures.in_flight(many).layout.yaxis.dtick is None
