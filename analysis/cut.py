@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import polars as pl
@@ -96,14 +96,29 @@ EVERYTHING = Cut()
 def groups_of(calls: pl.DataFrame) -> dict[Group, Bools]:
     """Return which calls are of each large group that a cut could choose."""
     found: dict[Group, Bools] = {}
-    for key, column in KEYS.items():
-        if key == "tenant" or column not in calls.columns:
-            continue
-        values = calls.select(_value_of(key).alias("value")).to_series()
-        counted = values.drop_nulls().value_counts().filter(col("count") >= _LARGE * len(values))
-        for value in counted["value"].to_list():
+    for key, values, counted in _counted(calls):
+        for value in counted.filter(col("count") >= _LARGE * len(values))["value"].to_list():
             found[key, value] = (values == value).fill_null(False).to_numpy()
     return found
+
+
+def choices_of(calls: pl.DataFrame, most: int) -> dict[str, list[str]]:
+    """Return by which values a cut could choose among calls, of each key the `most` common first.
+
+    The groups of turns stand in their order.
+    """
+    found = {key: counted["value"].head(most).to_list() for key, _, counted in _counted(calls)}
+    if "turns" in found:
+        found["turns"].sort(key=TURN_GROUPS.index)
+    return found
+
+
+def _counted(calls: pl.DataFrame) -> Iterator[tuple[str, pl.Series, pl.DataFrame]]:
+    """Yield the value of each call by each key that calls have, and how often it is there."""
+    for key, column in KEYS.items():
+        if key != "tenant" and column in calls.columns:  # another word for client
+            values = calls.select(_value_of(key).alias("value")).to_series()
+            yield key, values, values.drop_nulls().value_counts(sort=True)
 
 
 def _value_of(key: str) -> pl.Expr:

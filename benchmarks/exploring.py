@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import polars as pl
+from million import ROWS, seal
 
 from servescope.analysis.cut import Cut
 from servescope.analysis.headline import headline, headline_of, rate_of
@@ -28,11 +28,10 @@ from servescope.analysis.slo import SLO
 from servescope.analysis.thresholds import Bounds, Thresholds
 from servescope.reports.sections import SECTIONS
 from servescope.reports.story import Story
-from servescope.traces.run import RUN_COLUMNS, Run, RunInfo
+from servescope.traces.run import RUN_COLUMNS, Run
 from servescope.traces.schema import SCHEMA
 from servescope.traces.server import SCHEMA as SERVER_SCHEMA
 
-ROWS = 20_000
 RATE_RPS = 70.0
 CLASSES = np.array(["chat", "code", "agent", "batch"])
 SHARES = (0.5, 0.25, 0.15, 0.1)
@@ -55,19 +54,8 @@ def write_run(folder: Path, calls: int) -> None:
         part = folder / f"part-{first:08}.parquet"
         _served(rng, planned[first : first + ROWS]).write_parquet(part)
         parts.append(part)
-    rows = pl.scan_parquet(parts)
-    rows.sink_parquet(folder / "calls.parquet", row_group_size=ROWS)
-    plan = ("call_id", "program_id", "turn", "parents", "delay_s", "input_tokens", "due_s")
-    rows.select(plan).sink_parquet(folder / "plan.parquet")
-    for part in parts:
-        part.unlink()
     _said(rng, float(planned["due_s"].max())).write_parquet(folder / "server.parquet")  # type: ignore[arg-type]
-    info = RunInfo(
-        name=folder.name, system=folder.name, clock="real", version="benchmark", started="",
-        seed=0, plan_sha256="one plan", planned_calls=calls, validity="valid", ended="",
-    )  # fmt: skip
-    (folder / "experiment.toml").write_text("")
-    (folder / "run.json").write_bytes(msgspec.json.encode(info))
+    seal(folder, parts, calls, "real")
 
 
 def _planned(rng: np.random.Generator, calls: int) -> pl.DataFrame:

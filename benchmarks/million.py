@@ -14,7 +14,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -82,6 +84,13 @@ def write_run(folder: Path, calls: int, tokens: int, own_seed: int, slower: floa
         part = folder / f"part-{first}.parquet"
         table.write_parquet(part)
         parts.append(part)
+    seal(folder, parts, calls, "virtual")
+
+
+def seal(
+    folder: Path, parts: Sequence[Path], calls: int, clock: Literal["real", "virtual"]
+) -> None:
+    """Make one run of parts that hold its calls in their order, and remove them."""
     rows = pl.scan_parquet(parts)
     rows.sink_parquet(folder / "calls.parquet", row_group_size=ROWS)
     plan = ("call_id", "program_id", "turn", "parents", "delay_s", "input_tokens", "due_s")
@@ -89,7 +98,7 @@ def write_run(folder: Path, calls: int, tokens: int, own_seed: int, slower: floa
     for part in parts:
         part.unlink()
     info = RunInfo(
-        name=folder.name, system=folder.name, clock="virtual", version="benchmark", started="",
+        name=folder.name, system=folder.name, clock=clock, version="benchmark", started="",
         seed=0, plan_sha256="one plan", planned_calls=calls, validity="valid", ended="",
     )  # fmt: skip
     (folder / "run.json").write_bytes(msgspec.json.encode(info))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -17,8 +16,6 @@ from servescope.dashboards.library import Library
 from servescope.dashboards.links import Query
 from servescope.dashboards.pages import compare, live, run, runs, slo, trace
 from servescope.reports.render import style
-
-Page = Callable[[Library, Query], Component]
 
 # The first stands at the root; those with a name are in the way around.
 PAGES: dict[str, ModuleType] = {

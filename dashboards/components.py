@@ -100,6 +100,14 @@ def cards(told: Iterable[tuple[str, Column, Cell]]) -> Component:
     )
 
 
+def field(label: str, name: str, grow: str = "", **more: Any) -> Component:
+    """Return a labelled field to write in; `more` is for the field, `grow` a class of the style."""
+    return html.Div(
+        [html.Label(label, htmlFor=name), dcc.Input(id=name, **more)],
+        className=f"field {grow}".rstrip(),
+    )
+
+
 def choice(
     label: str, name: str | dict[str, str], options: Sequence[Any], value: Any, **more: Any
 ) -> Component:

@@ -28,18 +28,13 @@ def layout(library: Library, query: Query) -> Component:
                         chosen,
                         multi=True,
                     ),
-                    html.Div(
-                        [
-                            html.Label("SLO, else the baseline's", htmlFor="compare-slo"),
-                            dcc.Input(
-                                id="compare-slo",
-                                type="text",
-                                value=query.one("slo"),
-                                debounce=True,
-                                placeholder="ttft<2s,stall<100ms",
-                            ),
-                        ],
-                        className="field",
+                    components.field(
+                        "SLO, else the baseline's",
+                        "compare-slo",
+                        type="text",
+                        value=query.one("slo"),
+                        debounce=True,
+                        placeholder="ttft<2s,stall<100ms",
                     ),
                 ],
                 className="bar wide-choice",

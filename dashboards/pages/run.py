@@ -10,7 +10,7 @@ import polars as pl
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
-from servescope.analysis.cut import KEYS, TURN_GROUPS, Cut
+from servescope.analysis.cut import Cut, choices_of
 from servescope.analysis.headline import headline_of
 from servescope.analysis.intervals import bounded
 from servescope.analysis.measured import Measured
@@ -43,7 +43,6 @@ TABS = {
     "about": ("About the run", ("steadiness", "fidelity", "workload", "provenance")),
 }
 _COUNT, _MS, _RATE, _SHARE = (Column("", "", f) for f in ("count", "ms", "rate", "share"))
-WHERE = tuple(key for key in KEYS if key not in ("tenant", "turn"))  # names of one column each
 _SLOW = (
     Column("call_id", "call"),
     Column("program_id", "program"),
@@ -69,8 +68,11 @@ def layout(library: Library, query: Query) -> Component:
     begin, end = query.number("from"), query.number("until")
     window = [first if begin is None else begin, last if end is None else end]
     window = [min(max(first, at), last) for at in window]
-    chosen = {key: query.one(key) for key in WHERE}
-    choices = _choices(calls, chosen)
+    choices = {
+        key: values
+        for key, values in choices_of(calls, MOST_CHOICES).items()
+        if key != "turn" and (len(values) > 1 or query.one(key))  # turns are chosen in groups
+    }
     verdict = SECTIONS["verdict"](story)
     return html.Div(
         [
@@ -99,8 +101,8 @@ def layout(library: Library, query: Query) -> Component:
             html.Div(
                 [
                     *(
-                        components.choice(key, {"where": key}, found, chosen[key] or None)
-                        for key, found in choices.items()
+                        components.choice(key, {"where": key}, values, query.one(key) or None)
+                        for key, values in choices.items()
                     ),
                     html.Button("All of it", id="run-all", type="button"),
                 ],
@@ -300,23 +302,6 @@ def _span(calls: pl.DataFrame) -> tuple[float, float]:
 def _step(first: float, last: float) -> float:
     """Return a round step of which a window has some hundreds."""
     return 10.0 ** math.floor(math.log10((last - first) / 300))
-
-
-def _choices(calls: pl.DataFrame, chosen: dict[str, str]) -> dict[str, list[str]]:
-    """Return what a run can be cut by: the names of each kind of which it has several."""
-    found: dict[str, list[str]] = {}
-    for key in WHERE:
-        column = KEYS[key]
-        if column not in calls.columns:
-            continue
-        if key == "turns":
-            names = [name for name in TURN_GROUPS if calls["turn"].max()]
-        else:
-            counts = calls[column].drop_nulls().cast(pl.String).value_counts(sort=True)
-            names = counts[column].head(MOST_CHOICES).to_list()
-        if len(names) > 1 or chosen[key]:
-            found[key] = names
-    return found
 
 
 def _program(story: Story, call: str) -> Component:

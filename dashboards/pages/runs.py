@@ -10,7 +10,7 @@ from dash import Dash, Input, Output, State, ctx, dcc, html
 from dash.development.base_component import Component
 
 from servescope.dashboards import components
-from servescope.dashboards.library import Library, Listed
+from servescope.dashboards.library import LONGEST_TAG, Library, Listed
 from servescope.dashboards.links import Query, href, remember, remembered
 from servescope.dashboards.rows import Cell, Heading, Rows
 from servescope.reports.blocks import Cell as Value
@@ -72,27 +72,19 @@ def layout(library: Library, query: Query) -> Component:
             html.H1("Runs"),
             html.Div(
                 [
-                    html.Div(
-                        [
-                            html.Label("Filter", htmlFor="runs-words"),
-                            dcc.Input(
-                                id="runs-words",
-                                type="search",
-                                value=query.one("q"),
-                                debounce=0.2,
-                                placeholder="words of name, system, workload, validity or tags",
-                            ),
-                        ],
-                        className="field grow",
+                    components.field(
+                        "Filter",
+                        "runs-words",
+                        "grow",
+                        type="search",
+                        value=query.one("q"),
+                        debounce=0.2,
+                        placeholder="words of name, system, workload, validity or tags",
                     ),
                     html.A("Compare", id="runs-compare", className="button"),
                     html.A("SLO explorer", id="runs-slo", className="button"),
-                    html.Div(
-                        [
-                            html.Label("Tag of the selected", htmlFor="runs-tag"),
-                            dcc.Input(id="runs-tag", type="text", maxLength=40),
-                        ],
-                        className="field",
+                    components.field(
+                        "Tag of the selected", "runs-tag", type="text", maxLength=LONGEST_TAG
                     ),
                     html.Button("Add tag", id="runs-tag-add", type="button"),
                     html.Button("Remove tag", id="runs-tag-remove", type="button"),

@@ -12,7 +12,7 @@ from made_runs import mixed
 
 from servescope.analysis import METRICS, SLO, Measured, attained, gaps, kept, totals_of
 from servescope.analysis.attainment import by_group, judged, requirements
-from servescope.analysis.cut import EVERYTHING, TURNS, Cut
+from servescope.analysis.cut import EVERYTHING, TURNS, Cut, choices_of
 from servescope.analysis.measured import Part
 from servescope.analysis.totals import TOTALS, Whole
 from servescope.traces import Run
@@ -161,6 +161,23 @@ def test_a_part_can_be_cut_again(call: Make) -> None:
     assert isinstance(twice, Part)
     assert twice.calls["call_id"].to_list() == alone(frame, both).calls["call_id"].to_list()
     assert twice.sample("icl").values.tolist() == alone(frame, both).sample("icl").values.tolist()
+
+
+def test_a_run_says_by_what_it_can_be_cut_the_commonest_first() -> None:
+    calls = pl.DataFrame(
+        {
+            "turn": [0, 3, 1, 2],
+            "call_class": ["chat", "code", "code", None],
+            "client_id": ["a", "b", "c", "c"],
+        }
+    )
+    found = choices_of(calls, 2)
+    assert list(found) == ["class", "client", "turn", "turns"]
+    assert found["class"] == ["code", "chat"]
+    assert found["client"][0] == "c"
+    assert len(found["client"]) == 2
+    assert "2 to 3" in found["turns"]  # two calls, the others one each
+    assert choices_of(calls, 9)["turns"] == ["first (cold)", "2 to 3", "4 to 7"]
 
 
 def test_what_a_run_does_not_know_is_refused(call: Make, a_run: MakeRun) -> None:
